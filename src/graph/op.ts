@@ -1,0 +1,174 @@
+/**
+ * The operations of the graph, as data. Every kind has exactly one entry in the operation table (`op-table.ts`: shape rule,
+ * iteration space, derivative, reference evaluation) and one in the ONNX lowering table; a missing entry does not compile.
+ *
+ * All dims are non-negative here (builders normalise negative ones). Operands are listed as `name: shape`.
+ */
+
+import type { DType } from "./dtype.ts";
+import type { Shape } from "./shape.ts";
+
+/** x: any float shape → same shape (`not`: bool). `gelu` is exact (erf), `gelu-tanh` the tanh approximation. */
+export type UnaryKind =
+  | "neg"
+  | "abs"
+  | "sign"
+  | "exp"
+  | "log"
+  | "sqrt"
+  | "reciprocal"
+  | "square"
+  | "sin"
+  | "cos"
+  | "erf"
+  | "sigmoid"
+  | "tanh"
+  | "relu"
+  | "gelu"
+  | "gelu-tanh"
+  | "silu"
+  | "softplus"
+  | "not";
+
+/** a, b: shapes that broadcast → the broadcast shape, same dtype as the operands. */
+export type BinaryKind = "add" | "sub" | "mul" | "div" | "pow" | "max" | "min" | "and" | "or";
+
+/** a, b: shapes that broadcast → bool of the broadcast shape. */
+export type CompareKind = "equal" | "less" | "less-equal" | "greater" | "greater-equal";
+
+/** x → the dims `dims` reduced; kept as size 1 when `keep`. Ties of max share the gradient equally. */
+export type ReduceKind = "sum" | "mean" | "reduce-max";
+
+/** Sizes of a 2-D window; NCHW tensors, `pad` is [top, left, bottom, right]. */
+export interface Window {
+  readonly stride: readonly [number, number];
+  readonly pad: readonly [number, number, number, number];
+  readonly dilation: readonly [number, number];
+}
+
+export type Op =
+  | { [K in UnaryKind | BinaryKind | CompareKind]: { readonly kind: K } }[
+      | UnaryKind
+      | BinaryKind
+      | CompareKind]
+  | {
+      [K in ReduceKind]: { readonly kind: K; readonly dims: readonly number[]; readonly keep: boolean };
+    }[ReduceKind]
+  /** condition: bool, a, b: broadcast together. */
+  | { readonly kind: "where" }
+  /** x → `dtype`; floats to integers truncate toward zero, anything to bool is `!= 0`. */
+  | { readonly kind: "cast"; readonly dtype: DType }
+  /** No operands; every element is `value`. */
+  | { readonly kind: "constant"; readonly dtype: DType; readonly shape: Shape; readonly value: number }
+  /** No operands; element index along `dim`, as `dtype` (i32, i64 or float). */
+  | { readonly kind: "iota"; readonly dtype: DType; readonly shape: Shape; readonly dim: number }
+  /** x: shape that broadcasts to `shape`. */
+  | { readonly kind: "broadcast"; readonly shape: Shape }
+  | { readonly kind: "reshape"; readonly shape: Shape }
+  /** Result dim i is operand dim `permutation[i]`. */
+  | { readonly kind: "transpose"; readonly permutation: readonly number[] }
+  /** Elements start, start+step, ... below stop along every dim (one entry per dim, step >= 1). */
+  | {
+      readonly kind: "slice";
+      readonly start: readonly number[];
+      readonly stop: readonly number[];
+      readonly step: readonly number[];
+    }
+  | { readonly kind: "concat"; readonly dim: number }
+  /** One result per entry of `sizes`, cut along `dim`. */
+  | { readonly kind: "split"; readonly dim: number; readonly sizes: readonly number[] }
+  /** `before` and `after` elements of `value` added at each dim. */
+  | {
+      readonly kind: "pad";
+      readonly before: readonly number[];
+      readonly after: readonly number[];
+      readonly value: number;
+    }
+  /** a: [..., m, k] (or [..., k, m] when `transposeA`), b: [..., k, n] (or [..., n, k]); leading dims broadcast → [..., m, n]. */
+  | { readonly kind: "matmul"; readonly transposeA: boolean; readonly transposeB: boolean }
+  /** table: [V, ...rest], indices: i32 [...] in 0..V-1 → [...indices, ...rest]. */
+  | { readonly kind: "gather" }
+  /** indices: i32 [...], updates: [...indices, ...rest] → [size, ...rest]: zeros with every update added at its row. */
+  | { readonly kind: "scatter-add"; readonly size: number }
+  /** x: [..., n], indices: i32 [...] → [...]: one element of the last dim each; an index outside 0..n-1 gives 0. */
+  | { readonly kind: "take" }
+  /** indices: i32 [...], updates: [...] → [..., size]: zeros but `updates` at the index; an index outside gives no entry. */
+  | { readonly kind: "take-grad"; readonly size: number }
+  /** Along the last dim. */
+  | { readonly kind: "softmax" }
+  | { readonly kind: "log-softmax" }
+  /** y = softmax(x), dy → dx. */
+  | { readonly kind: "softmax-grad" }
+  /** logits: [..., V], targets: i32 [...] → loss [...] (0 where the target equals `ignore`), logSumExp [...]. */
+  | { readonly kind: "cross-entropy"; readonly ignore: number }
+  /** logits: [..., V], targets: i32 [...], logSumExp: [...], dLoss: [...] → dLogits [..., V]. */
+  | { readonly kind: "cross-entropy-grad"; readonly ignore: number }
+  /** x: [..., n], scale: [n], shift: [n] → y, mean [..., 1], inverse standard deviation [..., 1]. */
+  | { readonly kind: "layer-norm"; readonly epsilon: number }
+  /** x, scale, mean, inverse standard deviation, dy → dx. */
+  | { readonly kind: "layer-norm-grad" }
+  /** x: [N, C, ...], scale: [C], shift: [C] → y, batch mean [C], batch variance (biased) [C]. */
+  | { readonly kind: "batch-norm"; readonly epsilon: number }
+  /** x, scale, mean [C], variance [C], dy → dx, dScale, dShift. */
+  | { readonly kind: "batch-norm-grad"; readonly epsilon: number }
+  /** x: [N, C, H, W], w: [O, C/groups, KH, KW] → [N, O, H', W']. */
+  | { readonly kind: "conv2d"; readonly window: Window; readonly groups: number }
+  /** dy: [N, O, H', W'], w → dx [N, C, height, width]. */
+  | {
+      readonly kind: "conv2d-input-grad";
+      readonly window: Window;
+      readonly groups: number;
+      readonly height: number;
+      readonly width: number;
+    }
+  /** x, dy → dw [O, C/groups, kernel[0], kernel[1]]. */
+  | {
+      readonly kind: "conv2d-weight-grad";
+      readonly window: Window;
+      readonly groups: number;
+      readonly kernel: readonly [number, number];
+    }
+  /** x: [N, C, H, W] → [N, C, H', W']; padding counts as minus infinity. */
+  | { readonly kind: "max-pool"; readonly window: Window; readonly kernel: readonly [number, number] }
+  /** x, y, dy → dx; the first maximum of a window in row-major order takes its gradient. */
+  | { readonly kind: "max-pool-grad"; readonly window: Window; readonly kernel: readonly [number, number] }
+  /** x: [N, C, H, W] → [N, C, H', W']; padding is not counted in the average. */
+  | { readonly kind: "avg-pool"; readonly window: Window; readonly kernel: readonly [number, number] }
+  /** dy → dx [N, C, height, width]. */
+  | {
+      readonly kind: "avg-pool-grad";
+      readonly window: Window;
+      readonly kernel: readonly [number, number];
+      readonly height: number;
+      readonly width: number;
+    }
+  /**
+   * key, base: i32 [] → mask of `shape`: 1/keep with probability `keep`, else 0. Element i is a function of the key and of
+   * its global index base + sum(i[dim] · strides[dim]) only, so any slice of a tensor gets the mask of the whole one.
+   */
+  | {
+      readonly kind: "dropout-mask";
+      readonly dtype: DType;
+      readonly shape: Shape;
+      readonly strides: readonly number[];
+      readonly keep: number;
+    }
+  /**
+   * An LSTM over a chunk of time. z: [T, B, 4H] = x·W + b (gates in blocks i, f, o, g), u: [H, 4H], h0, c0: [B, H]
+   * → h [T, B, H], c [T, B, H], gates [T, B, 4H] after their activations.
+   */
+  | { readonly kind: "lstm" }
+  /** u, c0, c, gates, dh: [T, B, H], dc: [B, H] (of the last cell state) → dz [T, B, 4H], dh0, dc0. */
+  | { readonly kind: "lstm-grad" }
+  /**
+   * A GRU over a chunk of time (cuDNN's variant, as in PyTorch). z: [T, B, 3H] = x·W + b (blocks r, u, n), w: [H, 3H],
+   * b: [3H], h0: [B, H] → h [T, B, H], gates [T, B, 3H] after activation, q [T, B, H] = h·w_n + b_n.
+   */
+  | { readonly kind: "gru" }
+  /** w, h0, h, gates, q, dh: [T, B, H] → dz [T, B, 3H], dp [T, B, 3H] (gradient of h·w + b), dh0. */
+  | { readonly kind: "gru-grad" };
+
+export type OpKind = Op["kind"];
+
+/** The member of `Op` whose kind is `K`. */
+export type OpOf<K extends OpKind> = Extract<Op, { readonly kind: K }>;
