@@ -225,6 +225,18 @@ export function avgPool(x: Tensor, kernel: readonly [number, number], options: P
   );
 }
 
+/** An LSTM over time; see `Op` for the operands. Returns h [T, B, H], last h [B, H], last c [B, H]. */
+export function lstm(z: Tensor, u: Tensor, h0: Tensor, c0: Tensor): readonly [Tensor, Tensor, Tensor] {
+  const [h, hLast, cLast] = z.scope.apply({ kind: "lstm" }, [z, u, h0, c0]);
+  return [h as Tensor, hLast as Tensor, cLast as Tensor];
+}
+
+/** A GRU over time; see `Op` for the operands. Returns h [T, B, H] and last h [B, H]. */
+export function gru(z: Tensor, w: Tensor, b: Tensor, h0: Tensor): readonly [Tensor, Tensor] {
+  const [h, hLast] = z.scope.apply({ kind: "gru" }, [z, w, b, h0]);
+  return [h as Tensor, hLast as Tensor];
+}
+
 /** The first of several results. */
 function first(results: readonly Tensor[]): Tensor {
   const [result] = results;

@@ -154,21 +154,23 @@ export type Op =
       readonly keep: number;
     }
   /**
-   * An LSTM over a chunk of time. z: [T, B, 4H] = x·W + b (gates in blocks i, f, o, g), u: [H, 4H], h0, c0: [B, H]
-   * → h [T, B, H], c [T, B, H], gates [T, B, 4H] after their activations.
+   * An LSTM over a chunk of time (Hochreiter & Schmidhuber 1997, with forget gates). z: [T, B, 4H] = x·W + b with the gates in
+   * blocks i, f, o, g; u: [H, 4H]; h0, c0: [B, H] → h [T, B, H], last h [B, H], last c [B, H], and saved for the derivative:
+   * c [T, B, H], gates [T, B, 4H] after their activations.
    */
   | { readonly kind: "lstm" }
-  /** u, c0, c, gates, dh: [T, B, H], dc: [B, H] (of the last cell state) → dz [T, B, 4H], dh0, dc0. */
+  /** u, c0, c, gates, dh [T, B, H], d(last h), d(last c) → dz [T, B, 4H], dh0, dc0. */
   | { readonly kind: "lstm-grad" }
   /**
-   * A GRU over a chunk of time (cuDNN's variant, as in PyTorch). z: [T, B, 3H] = x·W + b (blocks r, u, n), w: [H, 3H],
-   * b: [3H], h0: [B, H] → h [T, B, H], gates [T, B, 3H] after activation, q [T, B, H] = h·w_n + b_n.
+   * A GRU over a chunk of time (Cho et al. 2014, in cuDNN's and PyTorch's variant). z: [T, B, 3H] = x·W + b with the gates in
+   * blocks r, u, n; w: [H, 3H]; b: [3H]; h0: [B, H] → h [T, B, H], last h [B, H], and saved: gates [T, B, 3H] after their
+   * activations, q [T, B, H] = h·w_n + b_n.
    */
   | { readonly kind: "gru" }
-  /** w, h0, h, gates, q, dh: [T, B, H] → dz [T, B, 3H], dp [T, B, 3H] (gradient of h·w + b), dh0. */
+  /** w, h0, h, gates, q, dh [T, B, H], d(last h) → dz [T, B, 3H], dp [T, B, 3H] (gradient of h·w + b), dh0. */
   | { readonly kind: "gru-grad" };
 
 export type OpKind = Op["kind"];
 
 /** The member of `Op` whose kind is `K`. */
-export type OpOf<K extends OpKind> = Extract<Op, { readonly kind: K }>;
+export type OpOf<K extends OpKind> = { readonly [O in Op as O["kind"]]: O }[K];

@@ -1,0 +1,126 @@
+/**
+ * Builds a graph from operations on symbolic tensors. Equal operations on equal operands in the same group and phase are made
+ * once (hash-consing), so derivative rules may ask for the same constant or slice as often as they like.
+ */
+
+import { UserError } from "../base/errors.ts";
+import type { Graph, GraphInput, GraphOutput, InputRole, Node, Phase, ValueId } from "./graph.ts";
+import type { Op } from "./op.ts";
+import { ShapeError } from "./op-rules.ts";
+import { rulesOf } from "./op-table.ts";
+import { sameType, showType, type TensorType } from "./shape.ts";
+import type { Scope, Tensor } from "./tensor.ts";
+
+export class GraphBuilder implements Scope {
+  readonly #inputs: { readonly input: GraphInput; readonly tensor: Tensor }[] = [];
+  readonly #nodes: {
+    readonly op: Op;
+    readonly inputs: readonly Tensor[];
+    readonly outputs: readonly Tensor[];
+    readonly group: string;
+    readonly phase: Phase;
+  }[] = [];
+  readonly #outputs: { readonly name: string; readonly tensor: Tensor }[] = [];
+  readonly #made = new Map<string, readonly Tensor[]>();
+  #tensors = 0;
+  #group = "model";
+  #phase: Phase = "F";
+
+  /** The group that new operations belong to. */
+  get group(): string {
+    return this.#group;
+  }
+
+  /** Runs `build` with new operations placed in `group` and `phase`. */
+  within<T>(place: { readonly group?: string; readonly phase?: Phase }, build: () => T): T {
+    const before = [this.#group, this.#phase] as const;
+    this.#group = place.group ?? this.#group;
+    this.#phase = place.phase ?? this.#phase;
+    try {
+      return build();
+    } finally {
+      [this.#group, this.#phase] = before;
+    }
+  }
+
+  /** Declares an input, or returns the one already declared under this name; its type must then be the same. */
+  input(name: string, role: InputRole, type: TensorType): Tensor {
+    const known = this.#inputs.find(({ input }) => input.name === name);
+    if (known === undefined) {
+      const tensor = this.#tensor(type);
+      this.#inputs.push({ input: { name, role, group: this.#group }, tensor });
+      return tensor;
+    }
+    if (!sameType(known.tensor, type) || known.input.role !== role) {
+      throw new UserError(
+        `input "${name}" is used as ${role} ${showType(type)} in group "${this.#group}", but was declared as ${known.input.role} ${showType(known.tensor)} in group "${known.input.group}"`,
+      );
+    }
+    return known.tensor;
+  }
+
+  output(name: string, tensor: Tensor): void {
+    this.#outputs.push({ name, tensor });
+  }
+
+  apply(op: Op, inputs: readonly Tensor[]): readonly Tensor[] {
+    const key = `${this.#group}\n${this.#phase}\n${JSON.stringify(op)}\n${inputs.map((input) => input.id)}`;
+    const known = this.#made.get(key);
+    if (known !== undefined) return known;
+    const outputs = this.#infer(op, inputs).map((type) => this.#tensor(type));
+    this.#nodes.push({ op, inputs, outputs, group: this.#group, phase: this.#phase });
+    this.#made.set(key, outputs);
+    return outputs;
+  }
+
+  /** The graph built so far; `outputs` are those declared, in order. */
+  build(): Graph {
+    const ids = new Map<ValueId, ValueId>();
+    const types: TensorType[] = [];
+    const number = (tensor: Tensor): ValueId => {
+      ids.set(tensor.id, types.length);
+      return types.push({ dtype: tensor.dtype, shape: tensor.shape }) - 1;
+    };
+    const idOf = (tensor: Tensor): ValueId => ids.get(tensor.id) as ValueId;
+    for (const { tensor } of this.#inputs) number(tensor);
+    const nodes = this.#nodes.map(
+      ({ op, inputs, outputs, group, phase }): Node => ({
+        op,
+        inputs: inputs.map(idOf),
+        outputs: outputs.map(number),
+        group,
+        phase,
+      }),
+    );
+    const outputs = this.#outputs.map(({ name, tensor }): GraphOutput => ({ name, value: idOf(tensor) }));
+    return { inputs: this.#inputs.map(({ input }) => input), nodes, outputs, types };
+  }
+
+  #tensor(type: TensorType): Tensor {
+    return { scope: this, id: this.#tensors++, dtype: type.dtype, shape: type.shape };
+  }
+
+  #infer(op: Op, inputs: readonly Tensor[]): readonly TensorType[] {
+    try {
+      return rulesOf(op.kind).infer(op, inputs);
+    } catch (error) {
+      if (!(error instanceof ShapeError)) throw error;
+      throw new UserError(`${op.kind} in group "${this.#group}": ${error.message}`);
+    }
+  }
+}
+
+/** The values of an existing graph as tensors of `builder`: its inputs and nodes are replayed there. */
+export function replay(builder: GraphBuilder, graph: Graph): readonly Tensor[] {
+  const tensors: Tensor[] = [];
+  graph.inputs.forEach(({ name, role, group }, value) => {
+    tensors.push(
+      builder.within({ group }, () => builder.input(name, role, graph.types[value] as TensorType)),
+    );
+  });
+  for (const node of graph.nodes) {
+    const operands = node.inputs.map((value) => tensors[value] as Tensor);
+    tensors.push(...builder.within(node, () => builder.apply(node.op, operands)));
+  }
+  return tensors;
+}
