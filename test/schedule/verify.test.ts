@@ -84,7 +84,7 @@ test("only real edges of the stage graph are waited for", () => {
   );
 });
 
-test("removing, repeating or moving any one action of a good schedule is noticed", () => {
+test("removing, repeating or replacing any one action of a good schedule is noticed", () => {
   const of = { ...work(3, 3, 2, "fused"), kind: "1f1b", devices: 3 } as const;
   const good = schedule(of);
   fc.assert(
@@ -92,16 +92,16 @@ test("removing, repeating or moving any one action of a good schedule is noticed
       fc.nat(2),
       fc.nat(17),
       fc.nat(17),
-      fc.constantFrom("remove", "repeat", "swap"),
+      fc.constantFrom("remove", "repeat", "replace"),
       (d, i, j, how) => {
         const row = [...(good[d] ?? [])];
         const [a, b] = [row[i], row[j]];
         if (a === undefined || b === undefined) return;
         if (how === "remove") row.splice(i, 1);
         if (how === "repeat") row.splice(i, 0, a);
-        if (how === "swap") row.splice(i, 1, b);
+        if (how === "replace") row.splice(i, 1, b);
         const changed = good.with(d, row);
-        expect(verifySchedule(changed, of).length > 0).toBe(how !== "swap" || i !== j);
+        expect(verifySchedule(changed, of).length > 0).toBe(how !== "replace" || i !== j);
       },
     ),
   );
