@@ -65,7 +65,7 @@ export function renderTimeline(replay: Replay, unit: number = 1): string {
   const rows = replay.devices.map((timed, device) =>
     cellsOf(timed, columns, unit, (action) => label(action, device, style)),
   );
-  const width = Math.max(1, ...rows.flat().map((cell) => cell.length));
+  const width = rows.flat().reduce((most, cell) => Math.max(most, cell.length), 1);
   const digits = String(Math.max(rows.length - 1, 0)).length;
   return rows
     .map((cells, device) => {

@@ -102,18 +102,21 @@ const streams: readonly Stream[] = ["compute", "send", "receive", "collective"];
 
 /** All runs in one file, the first one on top. */
 export function toChromeTrace(runs: readonly NamedTrace[]): ChromeTrace {
-  const traceEvents: ChromeEvent[] = [];
+  const parts: (readonly ChromeEvent[])[] = [];
   let flows = 0;
   let threads = 0;
   for (const [index, { name, trace }] of runs.entries()) {
     const pid = index + 1;
     const tracks = tracksOf(trace, threads + 1);
     threads += tracks.length;
-    traceEvents.push(...namesOf(pid, name, index, tracks));
-    traceEvents.push(...slicesOf(trace, pid, tracks));
     const arrows = arrowsOf(trace, pid, tracks, flows + 1);
     flows += arrows.length / 2;
-    traceEvents.push(...arrows, ...countersOf(trace, pid));
+    parts.push(
+      namesOf(pid, name, index, tracks),
+      slicesOf(trace, pid, tracks),
+      arrows,
+      countersOf(trace, pid),
+    );
   }
   return {
     displayTimeUnit: "ms",
@@ -122,7 +125,7 @@ export function toChromeTrace(runs: readonly NamedTrace[]): ChromeTrace {
       version: 1,
       runs: runs.map(({ name, trace: { origin, devices } }, i) => ({ pid: i + 1, name, origin, devices })),
     },
-    traceEvents,
+    traceEvents: parts.flat(),
   };
 }
 

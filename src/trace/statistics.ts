@@ -73,9 +73,15 @@ interface Activity {
   readonly communicating: IntervalSet;
   readonly waiting: IntervalSet;
   readonly phases: { readonly [P in TracePhase | "other"]: IntervalSet };
-  readonly sends: readonly TraceEvent[];
-  /** Held bytes with the time from which they hold, in order of time. */
-  readonly memory: readonly { readonly time: number; readonly bytes: number }[];
+  /** Bytes sent, in order of time. */
+  readonly sends: readonly Amount[];
+  /** Bytes held from a time on, in order of time. */
+  readonly memory: readonly Amount[];
+}
+
+interface Amount {
+  readonly time: number;
+  readonly bytes: number;
 }
 
 function activityOf(trace: Trace, device: number, name: string): Activity {
@@ -95,7 +101,10 @@ function activityOf(trace: Trace, device: number, name: string): Activity {
       U: ofPhase("U"),
       other: ofPhase(undefined),
     },
-    sends: events.filter(({ kind }) => kind === "send" || kind === "collective"),
+    sends: events
+      .filter(({ kind }) => kind === "send" || kind === "collective")
+      .map(({ start, bytes }) => ({ time: start, bytes: bytes ?? 0 }))
+      .toSorted((a, b) => a.time - b.time),
     memory: trace.memory.filter((sample) => sample.device === device).toSorted((a, b) => a.time - b.time),
   };
 }
@@ -151,21 +160,42 @@ function measureDevice(device: Activity, window: IntervalSet, duration: number):
       U: share(phases.U),
       other: share(phases.other),
     },
-    sentBytes: device.sends
-      .filter(({ start }) => window.some((part) => start >= part.start && start <= part.end))
-      .reduce((sum, { bytes }) => sum + (bytes ?? 0), 0),
+    sentBytes: sumWithin(device.sends, window),
     peakBytes: peakWithin(device.memory, window),
   };
 }
 
+function sumWithin(amounts: readonly Amount[], window: IntervalSet): number {
+  let sum = 0;
+  for (const { start, end } of window) {
+    for (let i = firstFrom(amounts, start); (amounts[i]?.time ?? Number.POSITIVE_INFINITY) <= end; i++)
+      sum += amounts[i]?.bytes ?? 0;
+  }
+  return sum;
+}
+
 /** The most bytes held at any instant of `window`, including what was already held when it began. */
-function peakWithin(memory: Activity["memory"], window: IntervalSet): number {
+function peakWithin(held: readonly Amount[], window: IntervalSet): number {
   let peak = 0;
-  for (const [i, { time, bytes }] of memory.entries()) {
-    const until = memory[i + 1]?.time ?? Number.POSITIVE_INFINITY;
-    if (window.some(({ start, end }) => time <= end && until > start)) peak = Math.max(peak, bytes);
+  for (const { start, end } of window) {
+    const first = firstFrom(held, start);
+    peak = Math.max(peak, held[first - 1]?.bytes ?? 0);
+    for (let i = first; (held[i]?.time ?? Number.POSITIVE_INFINITY) <= end; i++)
+      peak = Math.max(peak, held[i]?.bytes ?? 0);
   }
   return peak;
+}
+
+/** The index of the first amount at `time` or later. */
+function firstFrom(amounts: readonly Amount[], time: number): number {
+  let low = 0;
+  let high = amounts.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((amounts[middle]?.time ?? 0) >= time) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }
 
 function median(values: readonly number[]): number {

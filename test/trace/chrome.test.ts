@@ -95,6 +95,14 @@ test("events of one stream that overlap get tracks of their own, and none is los
   expect(traceEvents.filter(({ ph }) => ph === "X").length).toBe(4);
 });
 
+test("a trace of hundreds of thousands of events is exported whole", () => {
+  const long = trace(
+    1,
+    Array.from({ length: 200_000 }, (_, i) => run(0, i, i + 1)),
+  );
+  expect(toChromeTrace([{ name: "run", trace: long }]).traceEvents.length).toBe(200_004);
+});
+
 test("each send has one arrow to its receive, with a number of its own in the whole file", () => {
   const { traceEvents } = toChromeTrace([
     { name: "a", trace: serial },
