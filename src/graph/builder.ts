@@ -59,6 +59,11 @@ export class GraphBuilder implements Scope {
     return known.tensor;
   }
 
+  /** The group of the operation that made `tensor`; undefined for inputs. */
+  groupOf(tensor: Tensor): string | undefined {
+    return this.#nodes.findLast((node) => node.outputs.includes(tensor))?.group;
+  }
+
   output(name: string, tensor: Tensor): void {
     this.#outputs.push({ name, tensor });
   }

@@ -225,15 +225,33 @@ export function avgPool(x: Tensor, kernel: readonly [number, number], options: P
   );
 }
 
+export interface LstmOperands {
+  readonly x: Tensor;
+  readonly w: Tensor;
+  readonly u: Tensor;
+  readonly b: Tensor;
+  readonly h0: Tensor;
+  readonly c0: Tensor;
+}
+
 /** An LSTM over time; see `Op` for the operands. Returns h [T, B, H], last h [B, H], last c [B, H]. */
-export function lstm(z: Tensor, u: Tensor, h0: Tensor, c0: Tensor): readonly [Tensor, Tensor, Tensor] {
-  const [h, hLast, cLast] = z.scope.apply({ kind: "lstm" }, [z, u, h0, c0]);
+export function lstm({ x, w, u, b, h0, c0 }: LstmOperands): readonly [Tensor, Tensor, Tensor] {
+  const [h, hLast, cLast] = x.scope.apply({ kind: "lstm" }, [x, w, u, b, h0, c0]);
   return [h as Tensor, hLast as Tensor, cLast as Tensor];
 }
 
+export interface GruOperands {
+  readonly x: Tensor;
+  readonly w: Tensor;
+  readonly u: Tensor;
+  readonly b: Tensor;
+  readonly p: Tensor;
+  readonly h0: Tensor;
+}
+
 /** A GRU over time; see `Op` for the operands. Returns h [T, B, H] and last h [B, H]. */
-export function gru(z: Tensor, w: Tensor, b: Tensor, h0: Tensor): readonly [Tensor, Tensor] {
-  const [h, hLast] = z.scope.apply({ kind: "gru" }, [z, w, b, h0]);
+export function gru({ x, w, u, b, p, h0 }: GruOperands): readonly [Tensor, Tensor] {
+  const [h, hLast] = x.scope.apply({ kind: "gru" }, [x, w, u, b, p, h0]);
   return [h as Tensor, hLast as Tensor];
 }
 

@@ -99,9 +99,12 @@ export type Op =
   | { readonly kind: "log-softmax" }
   /** y = softmax(x), dy → dx. */
   | { readonly kind: "softmax-grad" }
-  /** logits: [..., V], targets: i32 [...] → loss [...] (0 where the target equals `ignore`), logSumExp [...]. */
+  /**
+   * logits: [..., V], targets: i32 [...] → loss [...] (0 where the target equals `ignore`), probabilities [..., V]. In float32 a
+   * probability below 1e-38 counts as 1e-38 in the loss.
+   */
   | { readonly kind: "cross-entropy"; readonly ignore: number }
-  /** logits: [..., V], targets: i32 [...], logSumExp: [...], dLoss: [...] → dLogits [..., V]. */
+  /** probabilities [..., V], targets: i32 [...], dLoss: [...] → dLogits [..., V]. */
   | { readonly kind: "cross-entropy-grad"; readonly ignore: number }
   /** x: [..., n], scale: [n], shift: [n] → y, mean [..., 1], inverse standard deviation [..., 1]. */
   | { readonly kind: "layer-norm"; readonly epsilon: number }
@@ -154,20 +157,28 @@ export type Op =
       readonly keep: number;
     }
   /**
-   * An LSTM over a chunk of time (Hochreiter & Schmidhuber 1997, with forget gates). z: [T, B, 4H] = x·W + b with the gates in
-   * blocks i, f, o, g; u: [H, 4H]; h0, c0: [B, H] → h [T, B, H], last h [B, H], last c [B, H], and saved for the derivative:
-   * c [T, B, H], gates [T, B, 4H] after their activations.
+   * An LSTM over a chunk of time (Hochreiter & Schmidhuber 1997, with forget gates; PyTorch's weight layout). x: [T, B, I],
+   * w: [4H, I], u: [4H, H], b: [4H] with the gates in blocks i, f, g, o; h0, c0: [B, H].
+   *
+   *     z = x·wᵀ + h'·uᵀ + b     i, f, o = σ(z), g = tanh(z)     c = f∘c' + i∘g     h = o∘tanh(c)
+   *
+   * → h [T, B, H], last h [B, H], last c [B, H], and what the derivative needs, each [T, B, H]: h before each step, f, and the
+   * local derivatives Mi = g∘i(1-i), Mf = c'∘f(1-f), Mg = i(1-g²), Mo = tanh(c)∘o(1-o), K = o(1-tanh²(c)).
    */
   | { readonly kind: "lstm" }
-  /** u, c0, c, gates, dh [T, B, H], d(last h), d(last c) → dz [T, B, 4H], dh0, dc0. */
+  /** u, f, Mi, Mf, Mg, Mo, K, dh [T, B, H], d(last h) [B, H], d(last c) [B, H] → dz [T, B, 4H], dh0, dc0. */
   | { readonly kind: "lstm-grad" }
   /**
-   * A GRU over a chunk of time (Cho et al. 2014, in cuDNN's and PyTorch's variant). z: [T, B, 3H] = x·W + b with the gates in
-   * blocks r, u, n; w: [H, 3H]; b: [3H]; h0: [B, H] → h [T, B, H], last h [B, H], and saved: gates [T, B, 3H] after their
-   * activations, q [T, B, H] = h·w_n + b_n.
+   * A GRU over a chunk of time (Cho et al. 2014, in cuDNN's and PyTorch's variant and weight layout). x: [T, B, I], w: [3H, I],
+   * u: [3H, H], b: [3H], p: [3H] with the gates in blocks r, a, n; h0: [B, H].
+   *
+   *     r, a = σ(x·wᵀ + b + h'·uᵀ + p)     q = h'·u_nᵀ + p_n     n = tanh(x·w_nᵀ + b_n + r∘q)     h = (1-a)∘n + a∘h'
+   *
+   * → h [T, B, H], last h [B, H], and what the derivative needs, each [T, B, H]: h before each step, r, a, and the local
+   * derivatives Mr = q∘r(1-r), Ma = (h'-n)∘a(1-a), Mn = (1-a)(1-n²).
    */
   | { readonly kind: "gru" }
-  /** w, h0, h, gates, q, dh [T, B, H], d(last h) → dz [T, B, 3H], dp [T, B, 3H] (gradient of h·w + b), dh0. */
+  /** u, r, a, Mr, Ma, Mn, dh [T, B, H], d(last h) [B, H] → dz [T, B, 3H], dq [T, B, 3H] (gradient of h'·uᵀ + p), dh0. */
   | { readonly kind: "gru-grad" };
 
 export type OpKind = Op["kind"];

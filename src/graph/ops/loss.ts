@@ -1,5 +1,6 @@
 /** Cross-entropy with ignored targets, and the dropout mask: the two operations that a loss curve hinges on. */
 
+import { invariant } from "../../base/errors.ts";
 import { uniform } from "../../base/random.ts";
 import { type Dense, type DimIndex, type Loop, type OpRules, ShapeError } from "../op-rules.ts";
 import { sameShape, showType, sizeOf, stridesOf, type TensorType } from "../shape.ts";
@@ -31,27 +32,21 @@ export const loss: { readonly [K in LossKind]: OpRules<K> } = {
     infer: (_op, inputs) => {
       const [logits, targets] = inputs as [TensorType, TensorType];
       const shape = checkTargets(logits, targets);
-      return [
-        { dtype: logits.dtype, shape },
-        { dtype: logits.dtype, shape },
-      ];
+      return [{ dtype: logits.dtype, shape }, logits];
     },
     space: (_op, [logits]) => {
       const { loops, row, full } = rowLoops(logits as TensorType);
-      return { loops, operands: [full, row], results: [row, row], flopsPerPoint: 6 };
+      return { loops, operands: [full, row], results: [row, full], flopsPerPoint: 6 };
     },
-    derive: (op, { inputs, outputs: [, logSumExp], gradients: [dLoss] }) => {
-      const [logits, targets] = inputs;
-      if (!(logits && targets && logSumExp && dLoss)) return [undefined, undefined];
-      return [
-        logits.scope.apply({ kind: "cross-entropy-grad", ignore: op.ignore }, [
-          logits,
-          targets,
-          logSumExp,
-          dLoss,
-        ])[0],
-        undefined,
-      ];
+    derive: (op, { inputs: [logits, targets], outputs: [, probabilities], gradients: [dLoss, other] }) => {
+      invariant(other === undefined, "the probabilities of a cross-entropy are for its derivative only");
+      if (!(logits && targets && probabilities && dLoss)) return [undefined, undefined];
+      const gradient = logits.scope.apply({ kind: "cross-entropy-grad", ignore: op.ignore }, [
+        probabilities,
+        targets,
+        dLoss,
+      ]);
+      return [gradient[0], undefined];
     },
     evaluate: (op, [logits, targets]) => {
       const { shape, data } = logits as Dense;
@@ -64,30 +59,32 @@ export const loss: { readonly [K in LossKind]: OpRules<K> } = {
         const target = (targets as Dense).data[row] as number;
         return target === op.ignore ? 0 : total - (data[row * classes + target] as number);
       });
+      const probabilities = data.map((logit, i) =>
+        Math.exp(logit - (logSumExp[Math.floor(i / classes)] as number)),
+      );
       return [
         { shape: rows, data: losses },
-        { shape: rows, data: logSumExp },
+        { shape, data: probabilities },
       ];
     },
   },
   "cross-entropy-grad": {
     infer: (_op, inputs) => {
-      const [logits, targets] = inputs as [TensorType, TensorType];
-      checkTargets(logits, targets);
-      return [logits];
+      const [probabilities, targets] = inputs as [TensorType, TensorType];
+      checkTargets(probabilities, targets);
+      return [probabilities];
     },
-    space: (_op, [logits]) => {
-      const { loops, row, full } = rowLoops(logits as TensorType);
-      return { loops, operands: [full, row, row, row], results: [full], flopsPerPoint: 6 };
+    space: (_op, [probabilities]) => {
+      const { loops, row, full } = rowLoops(probabilities as TensorType);
+      return { loops, operands: [full, row, row], results: [full], flopsPerPoint: 2 };
     },
     derive: null,
-    evaluate: (op, [logits, targets, logSumExp, dLoss]) => {
-      const { shape, data } = logits as Dense;
+    evaluate: (op, [probabilities, targets, dLoss]) => {
+      const { shape, data } = probabilities as Dense;
       const classes = shape.at(-1) as number;
-      const result = data.map((logit, i) => {
+      const result = data.map((probability, i) => {
         const row = Math.floor(i / classes);
         const target = (targets as Dense).data[row] as number;
-        const probability = Math.exp(logit - ((logSumExp as Dense).data[row] as number));
         const expected = i % classes === target ? 1 : 0;
         return target === op.ignore ? 0 : (probability - expected) * ((dLoss as Dense).data[row] as number);
       });

@@ -1,10 +1,10 @@
 /**
- * Recurrent layers over a chunk of time, as one operation each. The input projection x·W for all steps is an ordinary matmul
- * outside; inside is only what the recurrence forces into sequence. The derivative returns dz for all steps, from which the
- * weights' gradients are single large products (the W slice), as in cuDNN (Appleyard et al. 2016, arXiv 1604.01946, section 3).
+ * Recurrent layers over a chunk of time, as one operation each. Forward saves the local derivatives of every step, so that the
+ * backward recurrence is short; it returns dz for all steps, from which the gradients of input and weights are single large products,
+ * those of the weights in the W slice (cuDNN's arrangement: Appleyard et al. 2016, arXiv 1604.01946, section 3).
  */
 
-import { concat, constant, matmul, reshape, sliceDim, sum } from "../functions.ts";
+import { constant, matmul, reshape, sum } from "../functions.ts";
 import { type DimIndex, type IterationSpace, type Loop, type OpRules, ShapeError } from "../op-rules.ts";
 import { showType, type TensorType } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
@@ -16,71 +16,95 @@ interface Sizes {
   readonly steps: number;
   readonly batch: number;
   readonly units: number;
+  /** Width of x; 0 for the derivatives, which do not see it. */
+  readonly width: number;
 }
 
-/** Reads T, B, H from a [T, B, gates·H] operand and checks the others against the shapes they must have. */
-function check(
-  inputs: readonly TensorType[],
-  at: number,
-  gates: number,
-  expected: (sizes: Sizes) => readonly (readonly number[])[],
-): Sizes {
-  const z = inputs[at] as TensorType;
-  const [steps, batch, width] = z.shape;
-  if (
-    z.shape.length !== 3 ||
-    steps === undefined ||
-    batch === undefined ||
-    width === undefined ||
-    width % gates !== 0
-  ) {
-    throw new ShapeError(`expects [time, batch, ${gates}·units], got ${showType(z)}`);
+type Shapes = readonly (readonly number[])[];
+
+const repeat = (count: number, shape: readonly number[]): Shapes =>
+  Array.from({ length: count }, () => shape);
+
+const lstmOperands = ({ steps: t, batch: b, units: h, width: i }: Sizes): Shapes => [
+  [t, b, i],
+  [4 * h, i],
+  [4 * h, h],
+  [4 * h],
+  ...repeat(2, [b, h]),
+];
+const lstmResults = ({ steps: t, batch: b, units: h }: Sizes): Shapes => [
+  [t, b, h],
+  ...repeat(2, [b, h]),
+  ...repeat(7, [t, b, h]),
+];
+const lstmGradOperands = ({ steps: t, batch: b, units: h }: Sizes): Shapes => [
+  [4 * h, h],
+  ...repeat(7, [t, b, h]),
+  ...repeat(2, [b, h]),
+];
+const lstmGradResults = ({ steps: t, batch: b, units: h }: Sizes): Shapes => [
+  [t, b, 4 * h],
+  ...repeat(2, [b, h]),
+];
+const gruOperands = ({ steps: t, batch: b, units: h, width: i }: Sizes): Shapes => [
+  [t, b, i],
+  [3 * h, i],
+  [3 * h, h],
+  ...repeat(2, [3 * h]),
+  [b, h],
+];
+const gruResults = ({ steps: t, batch: b, units: h }: Sizes): Shapes => [
+  [t, b, h],
+  [b, h],
+  ...repeat(6, [t, b, h]),
+];
+const gruGradOperands = ({ steps: t, batch: b, units: h }: Sizes): Shapes => [
+  [3 * h, h],
+  ...repeat(6, [t, b, h]),
+  [b, h],
+];
+const gruGradResults = ({ steps: t, batch: b, units: h }: Sizes): Shapes => [
+  ...repeat(2, [t, b, 3 * h]),
+  [b, h],
+];
+
+/** Sizes of a layer from x [T, B, I] and the recurrent weights u [gates·H, H] at operand 2. */
+function layerSizes(inputs: readonly TensorType[]): Sizes {
+  const [x, , u] = inputs as [TensorType, TensorType, TensorType];
+  const [steps, batch, width] = x.shape;
+  if (x.shape.length !== 3 || steps === undefined || batch === undefined || width === undefined) {
+    throw new ShapeError(`expects [time, batch, features], got ${showType(x)}`);
   }
-  const sizes = { steps, batch, units: width / gates };
-  const problems = expected(sizes).flatMap((shape, i) => {
+  return { steps, batch, width, units: u.shape[1] ?? 0 };
+}
+
+/** Sizes of a derivative from operand 1, [T, B, H]. */
+function gradSizes(inputs: readonly TensorType[]): Sizes {
+  const factor = inputs[1] as TensorType;
+  const [steps, batch, units] = factor.shape;
+  if (factor.shape.length !== 3 || steps === undefined || batch === undefined || units === undefined) {
+    throw new ShapeError(`expects [time, batch, units], got ${showType(factor)}`);
+  }
+  return { steps, batch, units, width: 0 };
+}
+
+function inferShapes(inputs: readonly TensorType[], operands: Shapes, results: Shapes): TensorType[] {
+  const { dtype } = inputs[0] as TensorType;
+  const problems = operands.flatMap((shape, i) => {
     const type = inputs[i];
     const fits =
-      type !== undefined &&
-      type.dtype === z.dtype &&
+      type?.dtype === dtype &&
       type.shape.length === shape.length &&
       shape.every((size, dim) => size === type.shape[dim]);
-    return fits
-      ? []
-      : [`operand ${i} must be ${z.dtype}[${shape}], got ${type ? showType(type) : "nothing"}`];
+    return fits ? [] : [`operand ${i} must be ${dtype}[${shape}], got ${type ? showType(type) : "nothing"}`];
   });
   if (problems.length > 0) throw new ShapeError(problems.join("; "));
-  return sizes;
+  return results.map((shape) => ({ dtype, shape }));
 }
 
-const lstmShapes = ({ steps: t, batch: b, units: h }: Sizes) => [
-  [t, b, 4 * h],
-  [h, 4 * h],
-  [b, h],
-  [b, h],
-];
-const lstmGradShapes = ({ steps: t, batch: b, units: h }: Sizes) => [
-  [h, 4 * h],
-  [b, h],
-  [t, b, h],
-  [t, b, 4 * h],
-  [t, b, h],
-  [b, h],
-  [b, h],
-];
-const gruShapes = ({ steps: t, batch: b, units: h }: Sizes) => [[t, b, 3 * h], [h, 3 * h], [3 * h], [b, h]];
-const gruGradShapes = ({ steps: t, batch: b, units: h }: Sizes) => [
-  [h, 3 * h],
-  [b, h],
-  [t, b, h],
-  [t, b, 3 * h],
-  [t, b, h],
-  [t, b, h],
-  [b, h],
-];
-
 /**
- * Time is needed whole and in order; samples are parallel; the units of all gates are coupled through the recurrent product,
- * whose inner loop is `inner`.
+ * Time is needed whole and in order; samples are parallel; the units of all gates are coupled through the recurrent product, whose
+ * inner loop runs over the layer's input and its own units (`features`).
  */
 function space(
   inputs: readonly TensorType[],
@@ -88,38 +112,24 @@ function space(
   sizes: Sizes,
   gates: number,
 ): IterationSpace {
+  const { steps, batch, units, width } = sizes;
   const loops: Loop[] = [
-    { name: "time", size: sizes.steps, kind: "whole" },
-    { name: "batch", size: sizes.batch, kind: "parallel" },
+    { name: "time", size: steps, kind: "whole" },
+    { name: "batch", size: batch, kind: "parallel" },
     { name: "gate", size: gates, kind: "whole" },
-    { name: "unit", size: sizes.units, kind: "whole" },
-    { name: "inner", size: sizes.units, kind: "whole" },
+    { name: "unit", size: units, kind: "whole" },
+    { name: "feature", size: width + units, kind: "whole" },
   ];
   const index = (type: TensorType): readonly DimIndex[] => {
-    const width: DimIndex = type.shape.at(-1) === sizes.units ? [3] : [2, 3];
-    if (type.shape.length === 3) return [[0], [1], width];
-    if (type.shape.length === 1) return [width];
-    return type.shape[0] === sizes.units && type.shape[1] === gates * sizes.units
-      ? [[4], width]
-      : [[1], width];
+    if (type.shape.length === 1) return [[2, 3]];
+    if (type.shape.length === 3) return [[0], [1], columns(type.shape[2] as number)];
+    return type.shape[0] === gates * units && type.shape[0] !== batch ? [[2, 3], []] : [[1], [3]];
   };
+  const columns = (size: number): DimIndex => (size === units ? [3] : size === gates * units ? [2, 3] : []);
   return { loops, operands: inputs.map(index), results: results.map(index), flopsPerPoint: 2 };
 }
 
-function types(like: TensorType, shapes: readonly (readonly number[])[]): TensorType[] {
-  return shapes.map((shape) => ({ dtype: like.dtype, shape }));
-}
-
-/** h of the step before, for every step: [h0, h1, ..., h(T-1)], flattened to rows. */
-function previousRows(h0: Tensor, h: Tensor): Tensor {
-  const [steps, batch, units] = h.shape as [number, number, number];
-  const previous = concat(
-    [reshape(h0, [1, batch, units]), ...(steps > 1 ? [sliceDim(h, 0, 0, steps - 1)] : [])],
-    0,
-  );
-  return reshape(previous, [steps * batch, units]);
-}
-
+/** [T, B, n] → [T·B, n]. */
 function rows(x: Tensor): Tensor {
   const [steps, batch, width] = x.shape as [number, number, number];
   return reshape(x, [steps * batch, width]);
@@ -129,32 +139,32 @@ function orZero(gradient: Tensor | undefined, like: Tensor): Tensor {
   return gradient ?? constant(like.scope, like.dtype, like.shape, 0);
 }
 
+/** yᵀ·x over all steps and samples: a weight's gradient as one product. */
+function weightGradient(dz: Tensor, x: Tensor): Tensor {
+  return matmul(rows(dz), rows(x), { transposeA: true });
+}
+
 export const recurrent: { readonly [K in RecurrentKind]: OpRules<K> } = {
   lstm: {
     infer: (_op, inputs) => {
-      const { steps: t, batch: b, units: h } = check(inputs, 0, 4, lstmShapes);
-      return types(inputs[0] as TensorType, [
-        [t, b, h],
-        [b, h],
-        [b, h],
-        [t, b, h],
-        [t, b, 4 * h],
-      ]);
+      const sizes = layerSizes(inputs);
+      return inferShapes(inputs, lstmOperands(sizes), lstmResults(sizes));
     },
-    space: (_op, inputs, results) => space(inputs, results, check(inputs, 0, 4, lstmShapes), 4),
+    space: (_op, inputs, results) => space(inputs, results, layerSizes(inputs), 4),
     derive: (_op, { inputs, outputs, gradients, wanted }) => {
-      const [, u, h0, c0] = inputs as [Tensor, Tensor, Tensor, Tensor];
-      const [h, hLast, cLast, c, gates] = outputs as [Tensor, Tensor, Tensor, Tensor, Tensor];
-      const [dh, dhLast, dcLast] = gradients;
-      const incoming = [orZero(dh, h), orZero(dhLast, hLast), orZero(dcLast, cLast)];
-      const [dz, dh0, dc0] = u.scope.apply({ kind: "lstm-grad" }, [u, c0, c, gates, ...incoming]) as [
+      const [x, w, u] = inputs as [Tensor, Tensor, Tensor];
+      const [h, hLast, cLast, hBefore, ...factors] = outputs as [Tensor, Tensor, Tensor, Tensor, ...Tensor[]];
+      const incoming = [orZero(gradients[0], h), orZero(gradients[1], hLast), orZero(gradients[2], cLast)];
+      const [dz, dh0, dc0] = x.scope.apply({ kind: "lstm-grad" }, [u, ...factors, ...incoming]) as [
         Tensor,
         Tensor,
         Tensor,
       ];
       return [
-        dz,
-        wanted[1] ? matmul(previousRows(h0, h), rows(dz), { transposeA: true }) : undefined,
+        wanted[0] ? matmul(dz, w) : undefined,
+        wanted[1] ? weightGradient(dz, x) : undefined,
+        wanted[2] ? weightGradient(dz, hBefore) : undefined,
+        wanted[3] ? sum(dz, [0, 1]) : undefined,
         dh0,
         dc0,
       ];
@@ -163,41 +173,34 @@ export const recurrent: { readonly [K in RecurrentKind]: OpRules<K> } = {
   },
   "lstm-grad": {
     infer: (_op, inputs) => {
-      const { steps: t, batch: b, units: h } = check(inputs, 3, 4, lstmGradShapes);
-      return types(inputs[0] as TensorType, [
-        [t, b, 4 * h],
-        [b, h],
-        [b, h],
-      ]);
+      const sizes = gradSizes(inputs);
+      return inferShapes(inputs, lstmGradOperands(sizes), lstmGradResults(sizes));
     },
-    space: (_op, inputs, results) => space(inputs, results, check(inputs, 3, 4, lstmGradShapes), 4),
+    space: (_op, inputs, results) => space(inputs, results, gradSizes(inputs), 4),
     derive: null,
     evaluate: (_op, inputs) => evaluateLstmGrad(inputs),
   },
   gru: {
     infer: (_op, inputs) => {
-      const { steps: t, batch: b, units: h } = check(inputs, 0, 3, gruShapes);
-      return types(inputs[0] as TensorType, [
-        [t, b, h],
-        [b, h],
-        [t, b, 3 * h],
-        [t, b, h],
-      ]);
+      const sizes = layerSizes(inputs);
+      return inferShapes(inputs, gruOperands(sizes), gruResults(sizes));
     },
-    space: (_op, inputs, results) => space(inputs, results, check(inputs, 0, 3, gruShapes), 3),
+    space: (_op, inputs, results) => space(inputs, results, layerSizes(inputs), 3),
     derive: (_op, { inputs, outputs, gradients, wanted }) => {
-      const [, w, , h0] = inputs as [Tensor, Tensor, Tensor, Tensor];
-      const [h, hLast, gates, q] = outputs as [Tensor, Tensor, Tensor, Tensor];
+      const [x, w, u] = inputs as [Tensor, Tensor, Tensor];
+      const [h, hLast, hBefore, ...factors] = outputs as [Tensor, Tensor, Tensor, ...Tensor[]];
       const incoming = [orZero(gradients[0], h), orZero(gradients[1], hLast)];
-      const [dz, dp, dh0] = w.scope.apply({ kind: "gru-grad" }, [w, h0, h, gates, q, ...incoming]) as [
+      const [dz, dq, dh0] = x.scope.apply({ kind: "gru-grad" }, [u, ...factors, ...incoming]) as [
         Tensor,
         Tensor,
         Tensor,
       ];
       return [
-        dz,
-        wanted[1] ? matmul(previousRows(h0, h), rows(dp), { transposeA: true }) : undefined,
-        wanted[2] ? sum(dp, [0, 1]) : undefined,
+        wanted[0] ? matmul(dz, w) : undefined,
+        wanted[1] ? weightGradient(dz, x) : undefined,
+        wanted[2] ? weightGradient(dq, hBefore) : undefined,
+        wanted[3] ? sum(dz, [0, 1]) : undefined,
+        wanted[4] ? sum(dq, [0, 1]) : undefined,
         dh0,
       ];
     },
@@ -205,14 +208,10 @@ export const recurrent: { readonly [K in RecurrentKind]: OpRules<K> } = {
   },
   "gru-grad": {
     infer: (_op, inputs) => {
-      const { steps: t, batch: b, units: h } = check(inputs, 3, 3, gruGradShapes);
-      return types(inputs[0] as TensorType, [
-        [t, b, 3 * h],
-        [t, b, 3 * h],
-        [b, h],
-      ]);
+      const sizes = gradSizes(inputs);
+      return inferShapes(inputs, gruGradOperands(sizes), gruGradResults(sizes));
     },
-    space: (_op, inputs, results) => space(inputs, results, check(inputs, 3, 3, gruGradShapes), 3),
+    space: (_op, inputs, results) => space(inputs, results, gradSizes(inputs), 3),
     derive: null,
     evaluate: (_op, inputs) => evaluateGruGrad(inputs),
   },
