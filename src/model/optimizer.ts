@@ -12,6 +12,8 @@ import { checkRate, type Rate, rateAt } from "./rate.ts";
 export interface Update {
   readonly parameter: Tensor;
   readonly gradient: Tensor;
+  /** A factor that the gradient is still to be multiplied by (clipping), so that it can be merged into another product. */
+  readonly scale: Tensor | undefined;
   readonly states: { readonly [name: string]: Tensor };
   readonly scalars: { readonly [name: string]: Tensor };
 }
@@ -51,13 +53,19 @@ export function sgd(options: SgdOptions): Optimizer {
     ...common(options),
     states: momentum === 0 ? [] : ["momentum"],
     scalars: (step) => ({ rate: rateAt(options.rate, step) }),
-    update: ({ parameter: p, gradient, states, scalars: { rate } }) => {
-      const g = decayed(gradient, p, weightDecay);
-      const { momentum: v } = states;
-      if (v === undefined) return { parameter: sub(p, mul(g, rate as Tensor)), states: {} };
+    update: (at) => {
+      const { parameter: p, states } = at;
+      const rate = at.scalars["rate"] as Tensor;
+      if (weightDecay === 0 && momentum === 0) {
+        const factor = at.scale === undefined ? rate : mul(rate, at.scale);
+        return { parameter: sub(p, mul(at.gradient, factor)), states: {} };
+      }
+      const g = decayed(at, weightDecay);
+      const v = states["momentum"];
+      if (v === undefined) return { parameter: sub(p, mul(g, rate)), states: {} };
       const next = add(mul(v, scalar(p, momentum)), g);
       const direction = nesterov ? add(g, mul(next, scalar(p, momentum))) : next;
-      return { parameter: sub(p, mul(direction, rate as Tensor)), states: { momentum: next } };
+      return { parameter: sub(p, mul(direction, rate)), states: { momentum: next } };
     },
   };
 }
@@ -101,13 +109,14 @@ function adamLike(
       size: rateAt(options.rate, step) / (1 - beta1 ** (step + 1)),
       root: 1 / Math.sqrt(1 - beta2 ** (step + 1)),
     }),
-    update: ({ parameter: p, gradient, states, scalars }) => {
+    update: (at) => {
+      const { parameter: p, states, scalars } = at;
       const { rate, size, root } = scalars as {
         readonly rate: Tensor;
         readonly size: Tensor;
         readonly root: Tensor;
       };
-      const g = decayed(gradient, p, decay);
+      const g = decayed(at, decay);
       const mean = blend(states["mean"] as Tensor, g, beta1);
       const squared = blend(states["square"] as Tensor, square(g), beta2);
       const denominator = add(mul(sqrt(squared), root), scalar(p, epsilon));
@@ -119,8 +128,10 @@ function adamLike(
   };
 }
 
-function decayed(gradient: Tensor, parameter: Tensor, decay: number): Tensor {
-  return decay === 0 ? gradient : add(gradient, mul(parameter, scalar(parameter, decay)));
+/** The gradient after scaling, with the share of the parameter that decays added. */
+function decayed({ gradient, scale, parameter }: Update, decay: number): Tensor {
+  const scaled = scale === undefined ? gradient : mul(gradient, scale);
+  return decay === 0 ? scaled : add(scaled, mul(parameter, scalar(parameter, decay)));
 }
 
 function common(options: CommonOptions): { readonly rate: Rate; readonly clipNorm?: number } {
