@@ -6,9 +6,9 @@
  *     sender    slot 0 | 1 | 0 | 1 ...    waits until the word of its next slot is 0
  *     receiver  slot 0 | 1 | 0 | 1 ...    waits until the word of its next slot is not 0
  */
-import { invariant } from "../base/errors.ts";
+import { Chain, type Link } from "./chain.ts";
 import { slotCount, slotStride, slotWordAt } from "./mailbox-layout.ts";
-import { type Lane, Pending, type Traffic } from "./traffic.ts";
+import { fault, type Lane, Pending, type Traffic } from "./traffic.ts";
 import { type ChannelPlan, type Inlet, nameMessage, type Outlet, type SlotTransfer } from "./transport.ts";
 
 /** Shared memory of one channel as this device sees it. */
@@ -23,7 +23,8 @@ export interface ChannelMemory {
 }
 
 /** A message being sent or received, or a slot being acquired (`data` undefined). */
-class Message extends Pending {
+class Message extends Pending implements Link<Message> {
+  after: Message | undefined = undefined;
   bytes = 0;
   data: Uint8Array | undefined;
   readonly #end: ChannelEnd;
@@ -52,6 +53,7 @@ class Message extends Pending {
 }
 
 abstract class ChannelEnd implements Lane {
+  after: Lane | undefined = undefined;
   readonly slots: number;
   readonly direct: boolean;
   readonly peer: number;
@@ -64,14 +66,16 @@ abstract class ChannelEnd implements Lane {
   readonly #private: Uint8Array[] = [];
   readonly #cut: Uint8Array[];
   readonly #words: readonly number[];
-  readonly #queue: Message[] = [];
-  readonly #spare: Message[] = [];
+  readonly #queue: Chain<Message> = new Chain();
+  readonly #spare: Chain<Message> = new Chain();
+  readonly #label: string;
   #next = 0;
 
   constructor(traffic: Traffic, memory: ChannelMemory, peer: number) {
     this.traffic = traffic;
     this.plan = memory.plan;
     this.direct = memory.direct;
+    this.#label = memory.plan.label ?? `tag ${memory.plan.tag}`;
     this.peer = peer;
     this.slots = slotCount(memory.plan);
     const slots = Array.from({ length: this.slots }, (_, slot) => slot);
@@ -91,7 +95,7 @@ abstract class ChannelEnd implements Lane {
 
   buffer(slot: number): Uint8Array {
     const shared = this.shared[slot];
-    invariant(shared, `${this.name()} has no slot ${slot}`);
+    if (!shared) fault(`${this.name()} has no slot ${slot}`);
     if (this.direct) return shared;
     const own = this.#private[slot] ?? new Uint8Array(this.plan.bytes);
     this.#private[slot] = own;
@@ -99,7 +103,7 @@ abstract class ChannelEnd implements Lane {
   }
 
   advance(): boolean {
-    for (let message = this.#queue[0]; message; message = this.#queue[0]) {
+    for (let message = this.#queue.first; message; message = this.#queue.first) {
       const word = Atomics.load(this.traffic.control, this.#words[message.slot] ?? 0);
       if (this.held[message.slot] || !this.complete(message, word)) return true;
       message.done = true;
@@ -114,16 +118,15 @@ abstract class ChannelEnd implements Lane {
 
   protected start(data: Uint8Array | undefined, bytes: number, label: string | undefined): SlotTransfer {
     this.traffic.check();
-    invariant(
-      bytes <= this.plan.bytes,
-      `${this.name()} was declared for at most ${this.plan.bytes} B, got ${bytes} B`,
-    );
-    const message = this.#spare.pop() ?? new Message(this.traffic, this);
+    if (bytes > this.plan.bytes) {
+      fault(`${this.name()} was declared for at most ${this.plan.bytes} B, got ${bytes} B`);
+    }
+    const message = this.#spare.shift() ?? new Message(this.traffic, this);
     message.slot = this.#next;
     message.done = false;
     message.data = data;
     message.bytes = bytes;
-    message.label = label ?? this.plan.label ?? `tag ${this.plan.tag}`;
+    message.label = label ?? this.#label;
     this.#next = (this.#next + 1) % this.slots;
     this.#queue.push(message);
     if (this.#queue.length === 1 && this.advance()) this.traffic.activate(this);
@@ -166,8 +169,8 @@ export class SendingEnd extends ChannelEnd implements Outlet {
   }
 
   publish(slot: number, bytes: number): void {
-    invariant(this.held[slot], `${this.name()}: slot ${slot} is published but not acquired`);
-    invariant(bytes <= this.plan.bytes, `${this.name()}: ${bytes} B do not fit ${this.plan.bytes} B`);
+    if (!this.held[slot]) fault(`${this.name()}: slot ${slot} is published but not acquired`);
+    if (bytes > this.plan.bytes) fault(`${this.name()}: ${bytes} B do not fit ${this.plan.bytes} B`);
     if (!this.direct) this.cut(slot, bytes).set(this.buffer(slot).subarray(0, bytes));
     this.held[slot] = false;
     this.handOver(slot, bytes + 1);
@@ -205,7 +208,7 @@ export class ReceivingEnd extends ChannelEnd implements Inlet {
   }
 
   release(slot: number): void {
-    invariant(this.held[slot], `${this.name()}: slot ${slot} is released but did not arrive`);
+    if (!this.held[slot]) fault(`${this.name()}: slot ${slot} is released but did not arrive`);
     this.held[slot] = false;
     this.handOver(slot, 0);
   }
@@ -213,10 +216,9 @@ export class ReceivingEnd extends ChannelEnd implements Inlet {
   protected override complete(message: Message, word: number): boolean {
     if (word === 0) return false;
     const bytes = word - 1;
-    invariant(
-      bytes === message.bytes,
-      `${this.name()}: message ${nameMessage(message.label, message.bytes)} came with ${bytes} B`,
-    );
+    if (bytes !== message.bytes) {
+      fault(`${this.name()}: message ${nameMessage(message.label, message.bytes)} came with ${bytes} B`);
+    }
     const shared = this.cut(message.slot, bytes);
     if (message.data) {
       message.data.set(shared);

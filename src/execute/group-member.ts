@@ -3,11 +3,11 @@
  * met. Members meet by counting arrivals: each has a counter that only it writes, and has met the others when
  * all counters have reached its own.
  */
-import { invariant } from "../base/errors.ts";
+import { Chain, type Link } from "./chain.ts";
 import type { Steps, Workspace } from "./collective.ts";
 import { type CollectiveCall, type CollectiveKind, collectiveKinds, collectiveSteps } from "./collective.ts";
 import { memberStride, memberWord, memberWordAt, pieceOffset, pieceStride } from "./mailbox-layout.ts";
-import { type Lane, Pending, type Traffic } from "./traffic.ts";
+import { fault, type Lane, Pending, type Traffic } from "./traffic.ts";
 import {
   type Group,
   type GroupPlan,
@@ -32,7 +32,8 @@ const noBytes = new Uint8Array(0);
 const noNumbers = new Float32Array(0);
 
 /** A collective under way. */
-class Collective extends Pending implements CollectiveCall {
+class Collective extends Pending implements CollectiveCall, Link<Collective> {
+  after: Collective | undefined = undefined;
   kind: CollectiveKind = "barrier";
   data: Uint8Array = noBytes;
   into: Uint8Array = noBytes;
@@ -81,6 +82,7 @@ class Collective extends Pending implements CollectiveCall {
 
 /** A group as one of its members uses it. */
 export class GroupMember implements Group, Lane, Workspace {
+  after: Lane | undefined = undefined;
   readonly plan: GroupPlan;
   readonly ranks: readonly number[];
   readonly index: number;
@@ -93,14 +95,16 @@ export class GroupMember implements Group, Lane, Workspace {
   readonly #regions: readonly Uint8Array[];
   /** By parity, then member. */
   readonly #staging: readonly (readonly StagingViews[])[];
-  readonly #queue: Collective[] = [];
-  readonly #spare: Collective[] = [];
+  readonly #queue: Chain<Collective> = new Chain();
+  readonly #spare: Chain<Collective> = new Chain();
+  readonly #label: string;
   #arrivals = 0;
   #parity = 0;
 
   constructor(traffic: Traffic, memory: GroupMemory) {
     const { plan, bytes } = memory;
     this.plan = plan;
+    this.#label = plan.label ?? `group ${plan.id}`;
     this.ranks = plan.ranks;
     this.members = plan.ranks.length;
     this.index = plan.ranks.indexOf(traffic.rank);
@@ -187,7 +191,7 @@ export class GroupMember implements Group, Lane, Workspace {
   }
 
   advance(): boolean {
-    for (let call = this.#queue[0]; call; call = this.#queue[0]) {
+    for (let call = this.#queue.first; call; call = this.#queue.first) {
       if (!this.#run(call, collectiveSteps[call.kind])) return true;
       call.done = true;
       this.#queue.shift();
@@ -234,9 +238,9 @@ export class GroupMember implements Group, Lane, Workspace {
 
   #prepare(kind: CollectiveKind, label: string | undefined): Collective {
     this.#traffic.check();
-    const call = this.#spare.pop() ?? new Collective(this.#traffic, this);
+    const call = this.#spare.shift() ?? new Collective(this.#traffic, this);
     call.kind = kind;
-    call.label = label ?? this.plan.label ?? `group ${this.plan.id}`;
+    call.label = label ?? this.#label;
     call.done = false;
     call.next = "load";
     call.piece = 0;
@@ -254,7 +258,7 @@ export class GroupMember implements Group, Lane, Workspace {
   }
 
   #expect(call: Collective, what: string, got: number, expected: number): void {
-    invariant(got === expected, `${call.kind} "${call.label}": expected ${expected} ${what}, got ${got}`);
+    if (got !== expected) fault(`${call.kind} "${call.label}": expected ${expected} ${what}, got ${got}`);
   }
 
   /** Goes on as far as the other members allow; true at the end. */
@@ -323,8 +327,8 @@ export class GroupMember implements Group, Lane, Workspace {
         kind === collectiveKinds.indexOf(call.kind) + 16 * call.root &&
         control[this.#word(member, "bytes")] === (call.bytes | 0) &&
         control[this.#word(member, "offset")] === call.offset;
-      invariant(
-        same,
+      if (same) continue;
+      fault(
         `device ${this.#traffic.rank} started ${call.kind} ${nameMessage(call.label, call.bytes)}, ` +
           `device ${this.ranks[member]} ${collectiveKinds[kind % 16]} of ${control[this.#word(member, "bytes")]} B`,
       );

@@ -107,14 +107,22 @@ export function pieceOffset(group: GroupPlan, parity: number): number {
   return roundUp(group.regionBytes ?? 0, 64) + parity * pieceStride(group);
 }
 
-/** Records who ended the run and why; the first caller wins and is the only one to get true. */
-export function writeAbort(control: Int32Array, rank: number, reason: string): boolean {
-  if (Atomics.compareExchange(control, 0, 0, -1) !== 0) return false;
+/** Records who ended the run and why; the first caller wins, unless it died before it had finished writing. */
+export function writeAbort(control: Int32Array, rank: number, reason: string): void {
+  const state = Atomics.compareExchange(control, 0, 0, -1);
+  if (state > 0 || (state < 0 && isFinished(control))) return;
   const length = Math.min(reason.length, maxAbortText);
   for (let i = 0; i < length; i++) control[line + i] = reason.charCodeAt(i);
   control[1] = length;
   Atomics.store(control, 0, rank + 1);
-  return true;
+}
+
+/** Gives the writer of an abort a moment; false when it seems to have died while writing. */
+function isFinished(control: Int32Array): boolean {
+  for (let look = 0; look < 100_000; look++) {
+    if (Atomics.load(control, 0) > 0) return true;
+  }
+  return false;
 }
 
 /** Who ended the run and why; undefined while it goes on. */

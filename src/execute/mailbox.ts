@@ -7,7 +7,7 @@ import { invariant } from "../base/errors.ts";
 import { type ChannelMemory, ReceivingEnd, SendingEnd } from "./channel-end.ts";
 import { GroupMember } from "./group-member.ts";
 import { groupsOf, type MailboxLayout, writeAbort } from "./mailbox-layout.ts";
-import { type Bell, Traffic } from "./traffic.ts";
+import { type Bell, fault, Traffic } from "./traffic.ts";
 import type { Group, Inlet, Outlet, Transfer, Transport } from "./transport.ts";
 
 /** What an implementation provides to one device. */
@@ -71,8 +71,7 @@ export class Mailbox implements Transport {
 
   group(id: number): Group {
     const group = this.#groups.get(id);
-    invariant(group, `device ${this.rank} is in no group ${id}`);
-    return group;
+    return group ?? fault(`device ${this.rank} is in no group ${id}`);
   }
 
   abort(reason: string): void {
@@ -90,14 +89,12 @@ export class Mailbox implements Transport {
 
   #sendingEnd(to: number, tag: number): SendingEnd {
     const end = this.#sending[to]?.get(tag);
-    invariant(end, `no channel ${this.rank} -> ${to} tag ${tag} was declared`);
-    return end;
+    return end ?? fault(`no channel ${this.rank} -> ${to} tag ${tag} was declared`);
   }
 
   #receivingEnd(from: number, tag: number): ReceivingEnd {
     const end = this.#receiving[from]?.get(tag);
-    invariant(end, `no channel ${from} -> ${this.rank} tag ${tag} was declared`);
-    return end;
+    return end ?? fault(`no channel ${from} -> ${this.rank} tag ${tag} was declared`);
   }
 }
 

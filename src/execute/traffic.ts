@@ -6,9 +6,14 @@
  *                 ▲                                        │ no
  *                 └──────────── bell rung ◄── sleep ◄──────┘
  */
-import { invariant } from "../base/errors.ts";
+import { Chain, type Link } from "./chain.ts";
 import { type MailboxLayout, rankWordAt, readAbort } from "./mailbox-layout.ts";
 import { type SlotTransfer, TransportAborted, TransportTimeout } from "./transport.ts";
+
+/** Ends a check that failed. Messages take the `if` form so that its text is made only when it is needed. */
+export function fault(text: string): never {
+  throw new Error(`internal: ${text}`);
+}
 
 /** Something to try again whenever the device's bell rings. */
 export interface Attempt {
@@ -25,7 +30,7 @@ export interface Bell {
 }
 
 /** A queue of started transfers that complete in order. */
-export interface Lane {
+export interface Lane extends Link<Lane> {
   /** Completes what can be completed now; true while transfers remain. */
   advance(): boolean;
 }
@@ -36,7 +41,8 @@ export class Traffic {
   readonly layout: MailboxLayout;
   readonly control: Int32Array;
   readonly bell: Bell;
-  readonly #active: Lane[] = [];
+  /** Lanes with unfinished transfers. */
+  readonly #active: Chain<Lane> = new Chain();
   #closed = false;
 
   constructor(rank: number, layout: MailboxLayout, control: Int32Array, bell: Bell) {
@@ -52,7 +58,7 @@ export class Traffic {
       const abort = readAbort(this.control);
       if (abort) throw new TransportAborted(abort.culprit, abort.reason);
     }
-    invariant(!this.#closed, `device ${this.rank} uses its transport after close`);
+    if (this.#closed) fault(`device ${this.rank} uses its transport after close`);
   }
 
   /** Has `lane` advanced by every wait of this device until it is empty. */
@@ -60,13 +66,11 @@ export class Traffic {
     this.#active.push(lane);
   }
 
-  /** Advances every lane that has unfinished transfers. */
+  /** Advances every lane that has unfinished transfers, each once. */
   progress(): void {
-    const active = this.#active;
-    for (let i = active.length - 1; i >= 0; i--) {
-      if (active[i]?.advance()) continue;
-      const last = active.pop();
-      if (last && i < active.length) active[i] = last;
+    for (let left = this.#active.length; left > 0; left--) {
+      const lane = this.#active.shift();
+      if (lane?.advance()) this.#active.push(lane);
     }
   }
 

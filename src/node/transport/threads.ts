@@ -1,6 +1,7 @@
 /**
  * The transport between worker threads of one process: a mailbox in shared memory. A waiting device spins
  * for some microseconds, as waking a sleeping thread costs 5 to 30 us, and then sleeps in `Atomics.wait`.
+ * Where spinning does not help (long waits, or the peer needs this processor) it is soon left out.
  *
  *     coordinator                        worker of device r
  *     createThreadWorld(plan) ─ workerData ─► joinThreadWorld(world, r) ─► Transport
@@ -22,7 +23,7 @@ import { loadAlias } from "./alias.ts";
 /** How the devices of a world wait and share. */
 export interface ThreadWorldOptions {
   /**
-   * Microseconds that a wait spins before it sleeps; default 50, or 0 when there are more devices than
+   * Microseconds that a wait spins before it sleeps; default 25, or 0 when there are more devices than
    * processors, because a spinning thread then keeps the one it waits for from running.
    */
   readonly spinMicroseconds?: number;
@@ -47,7 +48,7 @@ export function createThreadWorld(plan: TransportPlan, options: ThreadWorldOptio
     plan,
     control: new SharedArrayBuffer(4 * layout.controlWords),
     blocks: layout.blockBytes.map((bytes) => new SharedArrayBuffer(bytes)),
-    spinMicroseconds: options.spinMicroseconds ?? (enoughProcessors ? 50 : 0),
+    spinMicroseconds: options.spinMicroseconds ?? (enoughProcessors ? 25 : 0),
     direct: (options.direct ?? true) && loadAlias() !== undefined,
   };
 }
@@ -89,6 +90,9 @@ class ThreadBell implements Bell {
   readonly #layout: MailboxLayout;
   readonly #control: Int32Array;
   readonly #spinMilliseconds: number;
+  /** Waits that will not spin, and how many it will be after the next spin in vain. */
+  #pause = 0;
+  #nextPause = 1;
 
   constructor(layout: MailboxLayout, control: Int32Array, spinMicroseconds: number) {
     this.#layout = layout;
@@ -98,7 +102,7 @@ class ThreadBell implements Bell {
 
   wait(rank: number, attempt: Attempt, seconds: number): boolean {
     const end = performance.now() + 1000 * seconds;
-    if (this.#spin(rank, attempt)) return true;
+    if (this.#spinOrPause(rank, attempt)) return true;
     const control = this.#control;
     const bell = rankWordAt(this.#layout, rank, "bell");
     const asleep = rankWordAt(this.#layout, rank, "asleep");
@@ -121,9 +125,21 @@ class ThreadBell implements Bell {
     }
   }
 
+  /** Spins, but after a spin in vain not for 1, 2, 4 ... 32 waits; one that helps starts this anew. */
+  #spinOrPause(rank: number, attempt: Attempt): boolean {
+    if (this.#spinMilliseconds === 0) return false;
+    if (this.#pause > 0) {
+      this.#pause -= 1;
+      return false;
+    }
+    const helped = this.#spin(rank, attempt);
+    this.#pause = helped ? 0 : this.#nextPause;
+    this.#nextPause = helped ? 1 : Math.min(32, 2 * this.#nextPause);
+    return helped;
+  }
+
   /** Watches the bell for the time that a spin may take; the clock is read once per 32 looks. */
   #spin(rank: number, attempt: Attempt): boolean {
-    if (this.#spinMilliseconds === 0) return false;
     const bell = rankWordAt(this.#layout, rank, "bell");
     const end = performance.now() + this.#spinMilliseconds;
     let seen = Atomics.load(this.#control, bell);

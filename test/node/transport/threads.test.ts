@@ -75,6 +75,50 @@ describe("thread world", () => {
     expect(threadWorldAbort(world)).toEqual({ culprit: 0, reason: "its worker exited with code 9" });
   });
 
+  test("a worker that exits is reported by its coordinator to whoever waits for it", async () => {
+    await using own = await DeviceWorkers.start(2);
+    const world = createThreadWorld(oneChannel);
+    own.worker(0).on("exit", (code) => abortThreadWorld(world, 0, `its worker exited with code ${code}`));
+    const waiting = own.run(world, 1, "neverComes", 20);
+    own.worker(0).postMessage({ name: "die", input: 9 });
+    expect(await waiting).toHaveProperty(
+      "error.message",
+      "device 0 ended the run: its worker exited with code 9",
+    );
+  });
+
+  test("an abort that its writer did not live to finish is written by the next one", () => {
+    const world = createThreadWorld(oneChannel);
+    new Int32Array(world.control)[0] = -1;
+    expect(threadWorldAbort(world)).toBeUndefined();
+    abortThreadWorld(world, 1, "its worker was terminated");
+    expect(threadWorldAbort(world)).toEqual({ culprit: 1, reason: "its worker was terminated" });
+  });
+
+  test("a message leaves no garbage behind", () => {
+    const world = createThreadWorld({ size: 1, channels: [{ from: 0, to: 0, tag: 0, bytes: 64 }] });
+    using transport = joinThreadWorld(world, 0);
+    const data = new Uint8Array(64);
+    const outlet = transport.outlet(0, 0);
+    const inlet = transport.inlet(0, 0);
+    const bounce = (messages: number): void => {
+      for (let message = 0; message < messages; message++) {
+        void transport.send(0, 0, data).wait(1);
+        void transport.receive(0, 0, data).wait(1);
+        const free = outlet.acquire();
+        void free.wait(1);
+        outlet.publish(free.slot, 64);
+        const full = inlet.arrive(64);
+        void full.wait(1);
+        inlet.release(full.slot);
+      }
+    };
+    bounce(50_000);
+    const before = process.memoryUsage().heapUsed;
+    bounce(20_000);
+    expect(process.memoryUsage().heapUsed - before).toBeLessThan(20_000 * 40);
+  });
+
   test("a waiting worker can be terminated", async () => {
     await using own = await DeviceWorkers.start(2);
     const world = createThreadWorld(oneChannel, { spinMicroseconds: 1e9 });
