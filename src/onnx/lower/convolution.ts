@@ -1,0 +1,159 @@
+/**
+ * Convolution and its gradients. Measured (16x64x32x32, 3x3, 64 to 64 channels, one thread): the input gradient as a convolution
+ * with flipped and transposed weights 139 GFLOP/s, `ConvTranspose` 116; the weight gradient as one matrix product for each element
+ * of the kernel 139, by gathered patches 97, `Conv` with swapped dims 56; forward 133.
+ */
+
+import type { OpOf, Window } from "../../graph/op.ts";
+import type { OnnxAttributes } from "../model.ts";
+import { type Lowering, operand, operandType, resultType, type Site } from "../site.ts";
+
+type ConvolutionKind = "conv2d" | "conv2d-input-grad" | "conv2d-weight-grad";
+type Four = readonly [number, number, number, number];
+
+function attributes(window: Window, groups: number, kernel: readonly number[]): OnnxAttributes {
+  return {
+    kernel_shape: kernel,
+    strides: window.stride,
+    pads: window.pad,
+    dilations: window.dilation,
+    group: groups,
+  };
+}
+
+const inputGrad: Lowering<"conv2d-input-grad"> = (op, site) => {
+  const [, , kh, kw] = operandType(site, 1).shape as Four;
+  const reach = [0, 1].map((dim) => ((dim === 0 ? kh : kw) - 1) * (op.window.dilation[dim] as number));
+  const unit = op.window.stride.every((step) => step === 1);
+  const pads = op.window.pad.map((count, side) => (reach[side % 2] as number) - count);
+  if (unit && pads.every((count) => count >= 0)) {
+    const window: Window = { ...op.window, pad: pads as unknown as Window["pad"] };
+    const weight = turned(site, op.groups);
+    const dx = site.emitter.emit("Conv", [operand(site, 0), weight], attributes(window, op.groups, [kh, kw]));
+    return [dx];
+  }
+  return [transposedConvolution(op, site, [kh, kw], reach)];
+};
+
+function transposedConvolution(
+  op: OpOf<"conv2d-input-grad">,
+  site: Site,
+  kernel: readonly number[],
+  reach: readonly number[],
+): string {
+  const rest = [op.height, op.width].map((size, dim) => {
+    const padded = size + (op.window.pad[dim] as number) + (op.window.pad[dim + 2] as number);
+    return (padded - (reach[dim] as number) - 1) % (op.window.stride[dim] as number);
+  });
+  return site.emitter.emit("ConvTranspose", [operand(site, 0), operand(site, 1)], {
+    ...attributes(op.window, op.groups, kernel),
+    output_padding: rest,
+  });
+}
+
+/** [O, C/g, kh, kw] → [C, O/g, kh, kw], with the kernel turned by 180 degrees. */
+function turned(site: Site, groups: number): string {
+  const { emitter } = site;
+  const [o, c, kh, kw] = operandType(site, 1).shape as Four;
+  let weight = operand(site, 1);
+  if (kh * kw > 1) {
+    const back = emitter.ints([-1, -1]);
+    const ends = emitter.ints([-kh - 1, -kw - 1]);
+    weight = emitter.emit("Slice", [weight, back, ends, emitter.ints([2, 3]), back]);
+  }
+  if (groups === 1) return emitter.emit("Transpose", [weight], { perm: [1, 0, 2, 3] });
+  const grouped = emitter.reshape(weight, [groups, o / groups, c, kh, kw]);
+  const swapped = emitter.emit("Transpose", [grouped], { perm: [0, 2, 1, 3, 4] });
+  return emitter.reshape(swapped, [groups * c, o / groups, kh, kw]);
+}
+
+/** For each element of the kernel: dy · (the input as that element saw it)ᵀ, summed over samples. */
+const weightGrad: Lowering<"conv2d-weight-grad"> = (op, site) => {
+  const { emitter } = site;
+  const [n, c] = operandType(site, 0).shape as Four;
+  const [, o, oh, ow] = operandType(site, 1).shape as Four;
+  const [perOutput, perInput] = [o / op.groups, c / op.groups];
+  const grouped = op.groups === 1 ? [] : [op.groups];
+  const dy = emitter.reshape(operand(site, 1), [n, ...grouped, perOutput, oh * ow]);
+  const x = padded(site, op.window);
+  const parts: string[] = [];
+  for (let row = 0; row < op.kernel[0]; row++) {
+    for (let column = 0; column < op.kernel[1]; column++) {
+      const seen = seenBy(op, site, x, [row, column], [oh, ow]);
+      const flat = emitter.reshape(seen, [n, ...grouped, perInput, oh * ow]);
+      parts.push(product(site, dy, flat, grouped.length + 3));
+    }
+  }
+  const shape = [n, ...grouped, perOutput, perInput];
+  const wide = [...shape, 1];
+  const stacked =
+    parts.length === 1
+      ? emitter.reshape(parts[0] as string, wide)
+      : emitter.emit(
+          "Concat",
+          parts.map((part) => emitter.reshape(part, wide)),
+          { axis: wide.length - 1 },
+        );
+  const total = emitter.emit("ReduceSum", [stacked, emitter.ints([0])], { keepdims: 0 });
+  return [emitter.reshape(total, resultType(site).shape)];
+};
+
+/** dy [..., o, p] times the transpose of x [..., c, p]. */
+function product(site: Site, dy: string, x: string, rank: number): string {
+  const { emitter } = site;
+  if (resultType(site).dtype === "f32") return emitter.emitContrib("FusedMatMul", [dy, x], { transB: 1 });
+  const perm = Array.from({ length: rank }, (_, dim) => (dim < rank - 2 ? dim : 2 * rank - 3 - dim));
+  return emitter.emit("MatMul", [dy, emitter.emit("Transpose", [x], { perm })]);
+}
+
+function padded(site: Site, { pad }: Window): string {
+  const { emitter } = site;
+  const x = operand(site, 0);
+  if (pad.every((count) => count === 0)) return x;
+  const counts = emitter.ints([0, 0, pad[0], pad[1], 0, 0, pad[2], pad[3]]);
+  return emitter.emit("Pad", [x, counts, emitter.scalar(resultType(site).dtype, 0)]);
+}
+
+/** The elements of the padded input that one element of the kernel is multiplied with: [n, c, oh, ow]. */
+function seenBy(
+  op: OpOf<"conv2d-weight-grad">,
+  site: Site,
+  x: string,
+  element: readonly [number, number],
+  extent: readonly [number, number],
+): string {
+  const { emitter } = site;
+  const { stride, dilation, pad } = op.window;
+  const image = operandType(site, 0).shape.slice(2);
+  const start = element.map((at, dim) => at * (dilation[dim] as number));
+  const stop = start.map((from, dim) => from + ((extent[dim] as number) - 1) * (stride[dim] as number) + 1);
+  const whole = image.every(
+    (size, dim) =>
+      start[dim] === 0 &&
+      stride[dim] === 1 &&
+      stop[dim] === size + (pad[dim] as number) + (pad[dim + 2] as number),
+  );
+  if (whole) return x;
+  return emitter.emit("Slice", [
+    x,
+    emitter.ints(start),
+    emitter.ints(stop),
+    emitter.ints([2, 3]),
+    emitter.ints(stride),
+  ]);
+}
+
+export const convolution: { readonly [K in ConvolutionKind]: Lowering<K> } = {
+  conv2d: (op, site) => {
+    const [, , kh, kw] = operandType(site, 1).shape as Four;
+    return [
+      site.emitter.emit(
+        "Conv",
+        [operand(site, 0), operand(site, 1)],
+        attributes(op.window, op.groups, [kh, kw]),
+      ),
+    ];
+  },
+  "conv2d-input-grad": inputGrad,
+  "conv2d-weight-grad": weightGrad,
+};

@@ -1,0 +1,125 @@
+/** Cross-entropy with ignored targets, and the dropout mask from counter-based random bits. */
+
+import { sizeOf, stridesOf } from "../../graph/shape.ts";
+import type { Emitter } from "../emitter.ts";
+import { dataTypeOf } from "../encode.ts";
+import { type Lowering, operand, operandType, resultType, type Site } from "../site.ts";
+
+type LossKind = "cross-entropy" | "cross-entropy-grad" | "dropout-mask";
+
+/** Targets with a last dim of 1: whether they count, and the class, 0 where ignored; another negative one is out of range. */
+function targetsOf(site: Site, ignore: number): { readonly counts: string; readonly classes: string } {
+  const { emitter } = site;
+  const shape = operandType(site, 1).shape;
+  const size = operandType(site, 0).shape.at(-1) as number;
+  const column = emitter.reshape(operand(site, 1), [...shape, 1]);
+  const ignored = emitter.emit("Equal", [column, emitter.scalar("i32", ignore)]);
+  const counted = emitter.emit("Where", [ignored, emitter.scalar("i32", 0), column]);
+  const negative = emitter.emit("Less", [counted, emitter.scalar("i32", 0)]);
+  return {
+    counts: emitter.emit("Not", [ignored]),
+    classes: emitter.emit("Where", [negative, emitter.scalar("i32", size), counted]),
+  };
+}
+
+/** log(sum(exp(x - max))) + max, and loss = that - x[target]. */
+function crossEntropy(ignore: number, site: Site): readonly string[] {
+  const { emitter } = site;
+  const logits = operand(site, 0);
+  const { dtype, shape } = operandType(site, 0);
+  const axis = shape.length - 1;
+  const rows = shape.slice(0, -1);
+  const { counts, classes } = targetsOf(site, ignore);
+  const axes = emitter.ints([axis]);
+  const most = emitter.emit("ReduceMax", [logits, axes], { keepdims: 1 });
+  const powers = emitter.emit("Exp", [emitter.emit("Sub", [logits, most])]);
+  const total = emitter.emit("ReduceSum", [powers, axes], { keepdims: 1 });
+  const logTotal = emitter.emit("Add", [emitter.emit("Log", [total]), most]);
+  const chosen = emitter.emit("GatherElements", [logits, classes], { axis });
+  const loss = emitter.emit("Where", [
+    counts,
+    emitter.emit("Sub", [logTotal, chosen]),
+    emitter.scalar(dtype, 0),
+  ]);
+  return [emitter.reshape(loss, rows), emitter.reshape(logTotal, rows)];
+}
+
+/** (softmax - one-hot(target))·dLoss; the one-hot part is added at one element of each row. */
+function crossEntropyGrad(ignore: number, site: Site): readonly string[] {
+  const { emitter } = site;
+  const { dtype, shape } = operandType(site, 0);
+  const rows = shape.slice(0, -1);
+  const { counts, classes } = targetsOf(site, ignore);
+  const gradient = emitter.reshape(operand(site, 3), [...rows, 1]);
+  const scale = emitter.emit("Where", [counts, gradient, emitter.scalar(dtype, 0)]);
+  const logTotal = emitter.reshape(operand(site, 2), [...rows, 1]);
+  const powers = emitter.emit("Exp", [emitter.emit("Sub", [operand(site, 0), logTotal])]);
+  const scaled = emitter.emit("Mul", [powers, scale]);
+  const minus = emitter.emit("Neg", [scale]);
+  return [
+    emitter.emit("ScatterElements", [scaled, classes, minus], { axis: shape.length - 1, reduction: "add" }),
+  ];
+}
+
+/** x ^= x >>> bits. */
+function shiftXor(emitter: Emitter, x: string, bits: number): string {
+  const shifted = emitter.emit("BitShift", [x, emitter.scalar("u32", bits)], { direction: "RIGHT" });
+  return emitter.emit("BitwiseXor", [x, shifted]);
+}
+
+/** `hashIndex` of base/random.ts in 32-bit tensor arithmetic. */
+function hashIndex(emitter: Emitter, x: string): string {
+  let mixed = shiftXor(emitter, x, 16);
+  mixed = emitter.emit("Mul", [mixed, emitter.scalar("u32", 0x7feb352d)]);
+  mixed = shiftXor(emitter, mixed, 15);
+  mixed = emitter.emit("Mul", [mixed, emitter.scalar("u32", 0x846ca68b)]);
+  return shiftXor(emitter, mixed, 16);
+}
+
+/** sum(i[dim]·strides[dim]) modulo 2^32 for every element: one list where it is short, else a sum over two parts. */
+function offsets(emitter: Emitter, shape: readonly number[], strides: readonly number[]): string {
+  const cut = shape.findIndex((_, dim) => sizeOf(shape.slice(dim)) <= 65_536);
+  const part = (from: number, to: number) => {
+    const own = shape.map((size, dim) => (dim >= from && dim < to ? size : 1));
+    const ownStrides = stridesOf(own);
+    const values = Array.from({ length: sizeOf(own) }, (_, element) =>
+      own.reduce(
+        (sum, size, dim) =>
+          sum + (Math.floor(element / (ownStrides[dim] as number)) % size) * (strides[dim] as number),
+        0,
+      ),
+    );
+    return emitter.constant(
+      "u32",
+      own,
+      Uint32Array.from(values, (value) => value | 0),
+    );
+  };
+  const rank = shape.length;
+  if (cut === 0 || rank === 0) return part(0, rank);
+  const inner = cut < 0 ? rank : cut;
+  return emitter.emit("Add", [part(0, inner), part(inner, rank)]);
+}
+
+/**
+ * hash >>> 8 is below keep·2^24 exactly when the hash is below the next whole number of 256ths, so the 24 random bits of
+ * `uniform` are compared without being converted to a float.
+ */
+const dropoutMask: Lowering<"dropout-mask"> = (op, site) => {
+  const { emitter } = site;
+  const { dtype, shape } = resultType(site);
+  const threshold = Math.ceil(op.keep * 2 ** 24) * 256;
+  const kept = emitter.scalar(dtype, 1 / op.keep);
+  if (threshold >= 2 ** 32) return [emitter.filled(dtype, shape, 1 / op.keep)];
+  const unsigned = (index: number) => emitter.emit("Cast", [operand(site, index)], { to: dataTypeOf("u32") });
+  const start = emitter.emit("Add", [unsigned(0), unsigned(1)]);
+  const bits = hashIndex(emitter, emitter.emit("Add", [offsets(emitter, shape, op.strides), start]));
+  const below = emitter.emit("Less", [bits, emitter.scalar("u32", threshold)]);
+  return [emitter.emit("Where", [below, kept, emitter.scalar(dtype, 0)])];
+};
+
+export const loss: { readonly [K in LossKind]: Lowering<K> } = {
+  "cross-entropy": (op, site) => crossEntropy(op.ignore, site),
+  "cross-entropy-grad": (op, site) => crossEntropyGrad(op.ignore, site),
+  "dropout-mask": dropoutMask,
+};

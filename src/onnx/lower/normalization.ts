@@ -1,0 +1,114 @@
+/**
+ * Normalisations. Softmax and layer norm have operators; their derivatives and batch norm with the statistics of the batch are
+ * written out.
+ */
+
+import type { Emitter } from "../emitter.ts";
+import { type Lowering, operand, operands, operandType, resultType, type Site } from "../site.ts";
+
+type NormalizationKind =
+  | "softmax"
+  | "softmax-grad"
+  | "log-softmax"
+  | "layer-norm"
+  | "layer-norm-grad"
+  | "batch-norm"
+  | "batch-norm-grad";
+
+type Five = readonly [string, string, string, string, string];
+
+/** Short names for the arithmetic of this file. */
+function arithmetic(emitter: Emitter) {
+  return {
+    add: (a: string, b: string) => emitter.emit("Add", [a, b]),
+    sub: (a: string, b: string) => emitter.emit("Sub", [a, b]),
+    mul: (a: string, b: string) => emitter.emit("Mul", [a, b]),
+    mean: (x: string, dims: readonly number[]) =>
+      emitter.emit("ReduceMean", [x, emitter.ints(dims)], { keepdims: 1 }),
+    sum: (x: string, dims: readonly number[]) =>
+      emitter.emit("ReduceSum", [x, emitter.ints(dims)], { keepdims: 1 }),
+  };
+}
+
+/** dx = y·dy - y·sum(y·dy). */
+function softmaxGrad(site: Site): readonly string[] {
+  const { mul, sub, sum } = arithmetic(site.emitter);
+  const [y, dy] = [operand(site, 0), operand(site, 1)];
+  const along = mul(y, dy);
+  return [sub(along, mul(y, sum(along, [operandType(site, 0).shape.length - 1])))];
+}
+
+/** dx = r·(g - mean(g) - x̂·mean(g·x̂)) with g = dy·scale, x̂ = (x - mean)·r. */
+function layerNormGrad(site: Site): readonly string[] {
+  const { mul, sub, mean } = arithmetic(site.emitter);
+  const [x, scale, center, r, dy] = operands(site) as Five;
+  const last = [operandType(site, 0).shape.length - 1];
+  const normal = mul(sub(x, center), r);
+  const g = mul(dy, scale);
+  return [mul(sub(sub(g, mean(g, last)), mul(normal, mean(mul(g, normal), last))), r)];
+}
+
+/** All dims but the channels, and the shape in which a vector of channels broadcasts. */
+function channels(site: Site): { readonly dims: readonly number[]; readonly shape: readonly number[] } {
+  const { shape } = operandType(site, 0);
+  return {
+    dims: shape.flatMap((_, dim) => (dim === 1 ? [] : [dim])),
+    shape: shape.slice(1).map((size, dim) => (dim === 0 ? size : 1)),
+  };
+}
+
+/** 1 / √(variance + epsilon). */
+function inverseDeviation(site: Site, variance: string, epsilon: number): string {
+  const { emitter } = site;
+  const { dtype } = resultType(site);
+  const shifted = emitter.emit("Add", [variance, emitter.scalar(dtype, epsilon)]);
+  return emitter.emit("Reciprocal", [emitter.emit("Sqrt", [shifted])]);
+}
+
+const batchNorm: Lowering<"batch-norm"> = (op, site) => {
+  const { emitter } = site;
+  const { add, sub, mul, mean } = arithmetic(emitter);
+  const [x, scale, shift] = operands(site) as readonly [string, string, string];
+  const { dims, shape } = channels(site);
+  const center = mean(x, dims);
+  const centered = sub(x, center);
+  const variance = mean(mul(centered, centered), dims);
+  const slope = mul(inverseDeviation(site, variance, op.epsilon), emitter.reshape(scale, shape));
+  const y = add(mul(centered, slope), emitter.reshape(shift, shape));
+  const vector = resultType(site, 1).shape;
+  return [y, emitter.reshape(center, vector), emitter.reshape(variance, vector)];
+};
+
+/** dScale = sum(dy·x̂), dShift = sum(dy), dx = scale·r·(dy - dShift/n - x̂·dScale/n). */
+const batchNormGrad: Lowering<"batch-norm-grad"> = (op, site) => {
+  const { emitter } = site;
+  const { sub, mul, sum } = arithmetic(emitter);
+  const [x, scale, center, variance, dy] = operands(site) as Five;
+  const { dims, shape } = channels(site);
+  const type = operandType(site, 0);
+  const count = dims.reduce((product, dim) => product * (type.shape[dim] as number), 1);
+  const share = emitter.scalar(type.dtype, 1 / count);
+  const r = inverseDeviation(site, emitter.reshape(variance, shape), op.epsilon);
+  const normal = mul(sub(x, emitter.reshape(center, shape)), r);
+  const [along, total] = [sum(mul(dy, normal), dims), sum(dy, dims)];
+  const rest = sub(sub(dy, mul(total, share)), mul(normal, mul(along, share)));
+  const dx = mul(rest, mul(emitter.reshape(scale, shape), r));
+  const vector = resultType(site, 1).shape;
+  return [dx, emitter.reshape(along, vector), emitter.reshape(total, vector)];
+};
+
+export const normalization: { readonly [K in NormalizationKind]: Lowering<K> } = {
+  softmax: (_op, site) => [site.emitter.emit("Softmax", [operand(site, 0)], { axis: -1 })],
+  "softmax-grad": (_op, site) => softmaxGrad(site),
+  "log-softmax": (_op, site) => [site.emitter.emit("LogSoftmax", [operand(site, 0)], { axis: -1 })],
+  "layer-norm": (op, site) =>
+    site.emitter.emitMany(
+      "LayerNormalization",
+      operands(site),
+      { axis: -1, epsilon: { float: op.epsilon } },
+      site.used,
+    ),
+  "layer-norm-grad": (_op, site) => layerNormGrad(site),
+  "batch-norm": batchNorm,
+  "batch-norm-grad": batchNormGrad,
+};
