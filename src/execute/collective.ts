@@ -12,7 +12,6 @@
  * piece p + 2 before all have met for p + 1, which each does after storing p. Reductions run in member order.
  * An all-reduce of the members' regions needs neither load nor store: shards are reduced where they lie.
  */
-import { combine } from "./reduction.ts";
 import type { Numbers, Reduction } from "./transport.ts";
 
 /** Kinds of collectives; `all-reduce in place` is the one on regions. */
@@ -57,6 +56,8 @@ export interface Workspace {
   stagingNumbers(member: number, like: Numbers): Numbers;
   /** The part of a member's region that lies where `values` lies in the own one. */
   regionNumbers(member: number, values: Numbers): Numbers;
+  /** `into[at + i] = into[at + i] (+ or max) from[at + i]` for `count` elements of shared memory. */
+  combine(reduction: Reduction, into: Numbers, from: Numbers, at: number, count: number): void;
 }
 
 /** How a kind is done. */
@@ -103,7 +104,7 @@ export const collectiveSteps: { readonly [K in CollectiveKind]: Steps } = {
       const into = space.stagingNumbers(0, call.values);
       for (let member = 1; member < space.members; member++) {
         const from = space.stagingNumbers(member, call.values);
-        combine(call.reduction, into, first, from, first, count);
+        space.combine(call.reduction, into, from, first, count);
       }
     },
     store(call, space) {
@@ -123,7 +124,7 @@ export const collectiveSteps: { readonly [K in CollectiveKind]: Steps } = {
       );
       const end = shardStart(length, space.index + 1, space.members);
       for (let start = shardStart(length, space.index, space.members); start < end; start += cacheElements) {
-        reduceRegions(call.reduction, regions, start, Math.min(cacheElements, end - start));
+        reduceRegions(call, space, regions, start, Math.min(cacheElements, end - start));
       }
     },
   },
@@ -148,11 +149,11 @@ export const collectiveSteps: { readonly [K in CollectiveKind]: Steps } = {
       const count = Math.min(each, (call.counts[space.index] ?? 0) - start);
       if (count <= 0) return;
       const at = space.index * each;
-      call.result.set(part(space.stagingNumbers(0, call.values), at, at + count), start);
+      const into = space.stagingNumbers(0, call.values);
       for (let member = 1; member < space.members; member++) {
-        const from = space.stagingNumbers(member, call.values);
-        combine(call.reduction, call.result, start, from, at, count);
+        space.combine(call.reduction, into, space.stagingNumbers(member, call.values), at, count);
       }
+      call.result.set(part(into, at, at + count), start);
     },
   },
 
@@ -205,14 +206,15 @@ export const collectiveSteps: { readonly [K in CollectiveKind]: Steps } = {
 
 /** Reduces one stretch of all regions into the first and copies it to the others. */
 function reduceRegions(
-  reduction: Reduction,
+  call: CollectiveCall,
+  space: Workspace,
   regions: readonly Numbers[],
   start: number,
   count: number,
 ): void {
   const [first, ...others] = regions;
   if (!first) return;
-  for (const other of others) combine(reduction, first, start, other, start, count);
+  for (const other of others) space.combine(call.reduction, first, other, start, count);
   const result = part(first, start, start + count);
   for (const other of others) other.set(result, start);
 }

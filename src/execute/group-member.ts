@@ -7,6 +7,7 @@ import { Chain, type Link } from "./chain.ts";
 import type { Steps, Workspace } from "./collective.ts";
 import { type CollectiveCall, type CollectiveKind, collectiveKinds, collectiveSteps } from "./collective.ts";
 import { memberStride, memberWord, memberWordAt, pieceOffset, pieceStride } from "./mailbox-layout.ts";
+import { combine } from "./reduction.ts";
 import { fault, type Lane, Pending, type Traffic } from "./traffic.ts";
 import {
   type Group,
@@ -26,7 +27,12 @@ export interface GroupMemory {
   readonly bytes: Uint8Array;
   /** True when kernels may work on `bytes` themselves. */
   readonly direct: boolean;
+  /** Adds `count` floats at byte `from` of `bytes` to those at byte `into`, if there is a fast way. */
+  readonly add: AddFloats | undefined;
 }
+
+/** `into` and `from` are byte positions in one block of shared memory. */
+export type AddFloats = (into: number, from: number, count: number) => void;
 
 const noBytes = new Uint8Array(0);
 const noNumbers = new Float32Array(0);
@@ -91,6 +97,7 @@ export class GroupMember implements Group, Lane, Workspace {
   readonly pieceBytes: number;
   readonly #traffic: Traffic;
   readonly #direct: boolean;
+  readonly #add: AddFloats | undefined;
   readonly #words: readonly number[];
   readonly #regions: readonly Uint8Array[];
   /** By parity, then member. */
@@ -111,6 +118,7 @@ export class GroupMember implements Group, Lane, Workspace {
     this.pieceBytes = pieceStride(plan);
     this.#traffic = traffic;
     this.#direct = memory.direct;
+    this.#add = memory.add;
     this.#words = plan.ranks.map((_, member) => memberWordAt(traffic.layout, memory.index, member));
     const stride = memberStride(plan);
     const share = (member: number, offset: number, length: number): Uint8Array =>
@@ -234,6 +242,14 @@ export class GroupMember implements Group, Lane, Workspace {
     if (values instanceof Float32Array) return new Float32Array(region.buffer, offset, values.length);
     if (values instanceof Float64Array) return new Float64Array(region.buffer, offset, values.length);
     return new Int32Array(region.buffer, offset, values.length);
+  }
+
+  combine(reduction: Reduction, into: Numbers, from: Numbers, at: number, count: number): void {
+    if (this.#add && reduction === "sum" && into instanceof Float32Array) {
+      this.#add(into.byteOffset + 4 * at, from.byteOffset + 4 * at, count);
+    } else {
+      combine(reduction, into, from, at, count);
+    }
   }
 
   #prepare(kind: CollectiveKind, label: string | undefined): Collective {

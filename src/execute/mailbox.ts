@@ -5,7 +5,7 @@
  */
 import { invariant } from "../base/errors.ts";
 import { type ChannelMemory, ReceivingEnd, SendingEnd } from "./channel-end.ts";
-import { GroupMember } from "./group-member.ts";
+import { type AddFloats, GroupMember } from "./group-member.ts";
 import { groupsOf, type MailboxLayout, writeAbort } from "./mailbox-layout.ts";
 import { type Bell, fault, Traffic } from "./traffic.ts";
 import type { Group, Inlet, Outlet, Transfer, Transport } from "./transport.ts";
@@ -20,6 +20,8 @@ export interface MailboxSite {
   readonly direct: boolean;
   /** This device's view of a block; asked only for channels and groups that it takes part in. */
   open(block: number): Uint8Array;
+  /** A fast addition of floats inside a group's block, by byte positions from its start. */
+  add?(block: number): AddFloats | undefined;
 }
 
 /** One device's transport over a mailbox. */
@@ -103,8 +105,9 @@ function openGroups(site: MailboxSite, traffic: Traffic): ReadonlyMap<number, Gr
   const groups = new Map<number, GroupMember>();
   groupsOf(plan).forEach((group, index) => {
     if (!group.ranks.includes(site.rank)) return;
-    const bytes = site.open(plan.channels.length + index);
-    groups.set(group.id, new GroupMember(traffic, { index, plan: group, bytes, direct: site.direct }));
+    const block = plan.channels.length + index;
+    const [bytes, add] = [site.open(block), site.add?.(block)];
+    groups.set(group.id, new GroupMember(traffic, { index, plan: group, bytes, direct: site.direct, add }));
   });
   return groups;
 }

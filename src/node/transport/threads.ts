@@ -8,6 +8,7 @@
  *     worker died: abortThreadWorld(world, r, why) ─► every wait throws
  */
 import { availableParallelism } from "node:os";
+import type { AddFloats } from "../../execute/group-member.ts";
 import { Mailbox } from "../../execute/mailbox.ts";
 import {
   layOutMailbox,
@@ -19,6 +20,7 @@ import {
 import type { Attempt, Bell } from "../../execute/traffic.ts";
 import type { Transport, TransportPlan } from "../../execute/transport.ts";
 import { loadAlias } from "./alias.ts";
+import { allocateSharedMemory, type SharedMemory, sharedAdd } from "./shared-add.ts";
 
 /** How the devices of a world wait and share. */
 export interface ThreadWorldOptions {
@@ -35,7 +37,8 @@ export interface ThreadWorldOptions {
 export interface ThreadWorld {
   readonly plan: TransportPlan;
   readonly control: SharedArrayBuffer;
-  readonly blocks: readonly SharedArrayBuffer[];
+  /** One per channel, then one per group; those of groups can be calculated on. */
+  readonly blocks: readonly (SharedArrayBuffer | SharedMemory)[];
   readonly spinMicroseconds: number;
   readonly direct: boolean;
 }
@@ -47,7 +50,11 @@ export function createThreadWorld(plan: TransportPlan, options: ThreadWorldOptio
   return {
     plan,
     control: new SharedArrayBuffer(4 * layout.controlWords),
-    blocks: layout.blockBytes.map((bytes) => new SharedArrayBuffer(bytes)),
+    blocks: layout.blockBytes.map((bytes, block) =>
+      block < plan.channels.length
+        ? new SharedArrayBuffer(bytes)
+        : (allocateSharedMemory(bytes) ?? new SharedArrayBuffer(bytes)),
+    ),
     spinMicroseconds: options.spinMicroseconds ?? (enoughProcessors ? 25 : 0),
     direct: (options.direct ?? true) && loadAlias() !== undefined,
   };
@@ -60,10 +67,19 @@ export function joinThreadWorld(world: ThreadWorld, rank: number): Transport {
   const bell = new ThreadBell(layout, control, world.spinMicroseconds);
   const alias = world.direct ? loadAlias() : undefined;
   const open = (block: number): Uint8Array => {
-    const memory = world.blocks[block] ?? new SharedArrayBuffer(0);
+    const memory = bufferOf(world.blocks[block]);
     return new Uint8Array(alias ? alias(memory) : memory);
   };
-  return new Mailbox({ rank, layout, control, bell, direct: alias !== undefined, open });
+  const add = (block: number): AddFloats | undefined => {
+    const memory = world.blocks[block];
+    return memory && "buffer" in memory ? sharedAdd(memory) : undefined;
+  };
+  return new Mailbox({ rank, layout, control, bell, direct: alias !== undefined, open, add });
+}
+
+function bufferOf(block: SharedArrayBuffer | SharedMemory | undefined): SharedArrayBuffer {
+  if (!block) return new SharedArrayBuffer(0);
+  return "buffer" in block ? block.buffer : block;
 }
 
 /** Ends the run in the name of a device that cannot do so itself; from any thread, never blocks. */

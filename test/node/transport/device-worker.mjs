@@ -6,9 +6,9 @@ register();
 const { runDevice } = await import("../../execute/transport-cases.ts");
 const { joinThreadWorld } = await import("../../../src/node/transport/threads.ts");
 
-parentPort.on("message", async ({ world, rank, name, input }) => {
+parentPort.on("message", async ({ world, rank, name, input, answer }) => {
   if (name === "die") process.exit(input);
   const transport = joinThreadWorld(world, rank);
-  parentPort.postMessage(await runDevice(transport, name, input));
+  answer.postMessage(await runDevice(transport, name, input));
 });
 parentPort.postMessage({ ready: workerData });

@@ -1,6 +1,6 @@
 /** Worker threads that play devices in transport tests. */
 import { once } from "node:events";
-import { Worker } from "node:worker_threads";
+import { MessageChannel, Worker } from "node:worker_threads";
 import type { ThreadWorld } from "../../../src/node/transport/threads.ts";
 import type { CaseName, Outcome } from "../../execute/transport-cases.ts";
 
@@ -23,9 +23,10 @@ export class DeviceWorkers implements AsyncDisposable {
 
   /** Runs one device's part of a case in the worker with this rank. */
   async run(world: ThreadWorld, rank: number, name: CaseName, input: unknown): Promise<Outcome> {
-    const worker = this.worker(rank);
-    worker.postMessage({ world, rank, name, input });
-    const [outcome] = await once(worker, "message");
+    const { port1, port2 } = new MessageChannel();
+    this.worker(rank).postMessage({ world, rank, name, input, answer: port2 }, [port2]);
+    const [outcome] = await once(port1, "message");
+    port1.close();
     return outcome;
   }
 
