@@ -189,7 +189,7 @@ export class TransportAborted extends Error {
 }
 
 /** "device 1" or "devices 1, 2". */
-export function nameDevices(ranks: readonly number[]): string {
+function nameDevices(ranks: readonly number[]): string {
   return `${ranks.length === 1 ? "device" : "devices"} ${ranks.join(", ")}`;
 }
 

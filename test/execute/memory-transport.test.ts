@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { mailboxBytes } from "../../src/execute/mailbox-layout.ts";
 import { memoryTransports, type Timer } from "../../src/execute/memory-transport.ts";
 import { runDevice } from "./transport-cases.ts";
 import { transportConformance } from "./transport-conformance.ts";
@@ -46,4 +47,13 @@ test("channels and groups that were not declared are refused by name", () => {
   expect(() => first?.receive(1, 0, new Uint8Array(1))).toThrow("no channel 1 -> 0 tag 0 was declared");
   expect(() => first?.group(4)).toThrow("device 0 is in no group 4");
   expect(() => first?.send(1, 0, new Uint8Array(9))).toThrow("declared for at most 8 B, got 9 B");
+});
+
+test("the memory of a plan is its slots, regions and staging, rounded to cache lines, and little else", () => {
+  const channel = { from: 0, to: 1, tag: 0, bytes: 1000, slots: 3 };
+  const group = { id: 0, ranks: [0, 1], regionBytes: 100, pieceBytes: 256 };
+  const empty = mailboxBytes({ size: 2, channels: [] });
+  expect(empty).toBeLessThan(5000);
+  expect(mailboxBytes({ size: 2, channels: [channel] }) - empty).toBe(3 * (1024 + 64));
+  expect(mailboxBytes({ size: 2, channels: [], groups: [group] }) - empty).toBe(2 * (128 + 2 * 256 + 64));
 });

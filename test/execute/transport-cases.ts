@@ -5,7 +5,7 @@
 import type { Group, Numbers, Reduction, Transfer, Transport } from "../../src/execute/transport.ts";
 
 /** One device's part of a case. */
-export type DeviceCase = (transport: Transport, input: never) => Promise<unknown>;
+type DeviceCase = (transport: Transport, input: never) => Promise<unknown>;
 
 /** Deadline of waits that are meant to succeed, in seconds. */
 const patience = 10;
@@ -123,7 +123,7 @@ async function runCollective(group: Group, call: PlannedCollective): Promise<rea
 }
 
 /** All device functions by name. */
-export const cases = {
+const cases = {
   /** Device 0 sends messages of the given sizes on tag 0; device 1 says for each whether it is the right one. */
   async stream(transport: Transport, sizes: readonly number[]): Promise<unknown> {
     const right: boolean[] = [];
