@@ -5,9 +5,9 @@
 
 import { UserError } from "../base/errors.ts";
 import type { Graph, GraphInput, GraphOutput, InputRole, Node, Phase, ValueId } from "./graph.ts";
+import { inferTypes } from "./infer.ts";
 import type { Op } from "./op.ts";
 import { ShapeError } from "./op-rules.ts";
-import { rulesOf } from "./op-table.ts";
 import { sameType, showType, type TensorType } from "./shape.ts";
 import type { Scope, Tensor } from "./tensor.ts";
 
@@ -29,6 +29,11 @@ export class GraphBuilder implements Scope {
   /** The group that new operations belong to. */
   get group(): string {
     return this.#group;
+  }
+
+  /** Where new operations go, in the words of a message. */
+  protected get place(): string {
+    return `group "${this.#group}"`;
   }
 
   /** Runs `build` with new operations placed in `group` and `phase`. */
@@ -69,7 +74,12 @@ export class GraphBuilder implements Scope {
   }
 
   apply(op: Op, inputs: readonly Tensor[]): readonly Tensor[] {
-    const key = `${this.#group}\n${this.#phase}\n${JSON.stringify(op)}\n${inputs.map((input) => input.id)}`;
+    if (inputs.some(({ scope }) => scope !== this)) {
+      throw new UserError(
+        `${op.kind} in ${this.place}: an operand belongs to another graph; use only tensors of the model that is being built`,
+      );
+    }
+    const key = `${this.#group}\n${this.#phase}\n${JSON.stringify(op, exactNumbers)}\n${inputs.map((input) => input.id)}`;
     const known = this.#made.get(key);
     if (known !== undefined) return known;
     const outputs = this.#infer(op, inputs).map((type) => this.#tensor(type));
@@ -107,12 +117,18 @@ export class GraphBuilder implements Scope {
 
   #infer(op: Op, inputs: readonly Tensor[]): readonly TensorType[] {
     try {
-      return rulesOf(op.kind).infer(op, inputs);
+      return inferTypes(op, inputs);
     } catch (error) {
       if (!(error instanceof ShapeError)) throw error;
-      throw new UserError(`${op.kind} in group "${this.#group}": ${error.message}`);
+      throw new UserError(`${op.kind} in ${this.place}: ${error.message}`);
     }
   }
+}
+
+/** Keeps -0, NaN and the infinities apart, which JSON does not. */
+function exactNumbers(_key: string, value: unknown): unknown {
+  const isExact = typeof value !== "number" || (Number.isFinite(value) && !Object.is(value, -0));
+  return isExact ? value : Object.is(value, -0) ? "-0" : `${value}`;
 }
 
 /** The values of an existing graph as tensors of `builder`: its inputs and nodes are replayed there. */

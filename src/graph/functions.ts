@@ -3,9 +3,9 @@
  * operation (or a few) to the graph its operands belong to.
  */
 
+import { UserError } from "../base/errors.ts";
 import type { DType } from "./dtype.ts";
 import type { BinaryKind, CompareKind, ReduceKind, UnaryKind, Window } from "./op.ts";
-import { ShapeError } from "./op-rules.ts";
 import { normalizeDim, type Shape, sameShape } from "./shape.ts";
 import type { Scope, Tensor } from "./tensor.ts";
 
@@ -113,7 +113,7 @@ export function reshape(x: Tensor, shape: Shape): Tensor {
 }
 
 export function transpose(x: Tensor, permutation: readonly number[]): Tensor {
-  if (permutation.every((dim, i) => dim === i)) return x;
+  if (permutation.length === x.shape.length && permutation.every((dim, i) => dim === i)) return x;
   return only(x.scope.apply({ kind: "transpose", permutation }, [x]));
 }
 
@@ -140,7 +140,7 @@ export function slice(
 
 export function concat(parts: readonly Tensor[], dim: number): Tensor {
   const [first] = parts;
-  if (first === undefined) throw new ShapeError("needs at least one tensor");
+  if (first === undefined) throw new UserError("concat: needs at least one tensor");
   return parts.length === 1
     ? first
     : only(first.scope.apply({ kind: "concat", dim: checkedDim("concat", first, dim) }, parts));
@@ -273,6 +273,6 @@ function windowOf(window: Partial<Window>): Window {
 function checkedDim(kind: string, x: Tensor, dim: number): number {
   const index = normalizeDim(dim, x.shape.length);
   if (index === undefined)
-    throw new ShapeError(`${kind}: dim ${dim} does not exist in a tensor of shape [${x.shape}]`);
+    throw new UserError(`${kind}: dim ${dim} does not exist in a tensor of shape [${x.shape}]`);
   return index;
 }

@@ -45,7 +45,7 @@ function printAttributes(attributes: object): string {
 function printValue(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(printValue).join(", ")}]`;
   if (typeof value === "object" && value !== null) return printAttributes(value);
-  if (typeof value === "number" && !Number.isFinite(value)) return `"${value}"`;
+  if (typeof value === "number" && !Number.isFinite(value)) return String(value);
   if (Object.is(value, -0)) return "-0";
   return JSON.stringify(value);
 }
@@ -61,12 +61,17 @@ export function parseGraph(text: string): Graph {
   const outputs: GraphOutput[] = [];
   const types: TensorType[] = [];
   const problems: string[] = [];
-  text.split("\n").forEach((line, number) => {
-    if (line.trim() === "") return;
+  text.split("\n").forEach((untrimmed, number) => {
+    const line = untrimmed.trim();
+    if (line === "") return;
     const parsed = parseLine(line);
-    if (parsed === undefined) problems.push(`line ${number + 1}: ${line.trim()}`);
+    if (parsed === undefined) problems.push(`line ${number + 1}: ${line}`);
     else if ("value" in parsed) outputs.push(parsed);
     else {
+      if (!isInOrder(parsed, types.length, nodes.length))
+        problems.push(
+          `line ${number + 1}: inputs come first, and the next value is %${types.length}: ${line}`,
+        );
       types.push(...parsed.types);
       if ("role" in parsed) inputs.push({ name: parsed.name, role: parsed.role, group: parsed.group });
       else nodes.push(parsed.node);
@@ -76,25 +81,53 @@ export function parseGraph(text: string): Graph {
   return { inputs, nodes, outputs, types };
 }
 
-type Line =
-  | GraphOutput
-  | ({ readonly types: readonly TensorType[] } & (GraphInput | { readonly node: Node }));
+type Line = GraphOutput | Definition;
+type Definition = { readonly ids: readonly ValueId[]; readonly types: readonly TensorType[] } & (
+  | GraphInput
+  | { readonly node: Node }
+);
+
+function isInOrder(line: Definition, values: number, nodes: number): boolean {
+  return line.ids.every((id, i) => id === values + i) && !("role" in line && nodes > 0);
+}
+
+const roles: readonly InputRole[] = ["data", "parameter", "state", "gradient", "scalar"];
 
 const string = '"(?:[^"\\\\]|\\\\.)*"';
 const outputLine = new RegExp(`^output (${string}) %(\\d+)$`);
-const inputLine = new RegExp(`^%\\d+: (\\S+) = input (${string}) (\\{.*\\})$`);
+const inputLine = new RegExp(
+  `^%(\\d+): (\\S+) = input (${string}) \\{role: "(\\w+)", group: (${string})\\}$`,
+);
 const nodeLine = new RegExp(
   `^(%\\d+: [^=]*) = ([a-z0-9-]+)((?: %\\d+)*)(?: (\\{.*\\}))? @([\\w.:/-]+|${string}) ([FBWU])$`,
 );
 
+/** What a line says; undefined where it cannot be read. */
 function parseLine(line: string): Line | undefined {
+  try {
+    return readLine(line);
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
+
+function readLine(line: string): Line | undefined {
   const output = outputLine.exec(line);
   if (output) return { name: JSON.parse(output[1] as string), value: Number(output[2]) };
   const input = inputLine.exec(line);
   if (input) {
-    const type = parseType(input[1] as string);
-    const { role, group } = parseAttributes(input[3] as string) as { role: InputRole; group: string };
-    return type && { name: JSON.parse(input[2] as string), role, group, types: [type] };
+    const [, id, shown, name, word, group] = input as unknown as readonly [string, ...string[]];
+    const type = parseType(shown as string);
+    const role = roles.find((known) => known === word);
+    if (type === undefined || role === undefined) return undefined;
+    return {
+      ids: [Number(id)],
+      types: [type],
+      name: JSON.parse(name as string),
+      role,
+      group: JSON.parse(group as string),
+    };
   }
   const node = nodeLine.exec(line);
   return node ? parseNode(node) : undefined;
@@ -102,7 +135,7 @@ function parseLine(line: string): Line | undefined {
 
 function parseNode(match: RegExpExecArray): Line | undefined {
   const [, results = "", kind = "", operands = "", attributes = "{}", group = "", phase] = match;
-  if (!(kind in opTable)) return undefined;
+  if (!Object.hasOwn(opTable, kind)) return undefined;
   const typed = [...results.matchAll(/%(\d+): ([^%]*?)(?:, (?=%)|$)/g)];
   const types = typed.map(([, , type]) => parseType(type as string));
   if (types.some((type) => type === undefined)) return undefined;
@@ -113,20 +146,20 @@ function parseNode(match: RegExpExecArray): Line | undefined {
     group: group.startsWith('"') ? JSON.parse(group) : group,
     phase: phase as Phase,
   };
-  return { types: types as TensorType[], node };
+  return { ids: node.outputs, types: types as TensorType[], node };
 }
 
 function parseType(text: string): TensorType | undefined {
-  const match = /^(\w+)\[([\d,]*)\]$/.exec(text);
+  const match = /^(\w+)\[((?:\d+(?:,\d+)*)?)\]$/.exec(text);
   const dtype = match?.[1] as DType | undefined;
   if (!(match && dtype && dtypes.includes(dtype))) return undefined;
   return { dtype, shape: match[2] === "" ? [] : (match[2] as string).split(",").map(Number) };
 }
 
-/** The attribute syntax is JSON with bare keys; the pattern steps over strings, whose text may look like a key. */
+/** The attributes of an operation: JSON with bare keys and the numbers that JSON lacks. Their only strings are element types. */
 function parseAttributes(text: string): object {
-  const json = text.replaceAll(/"(?:[^"\\]|\\.)*"|(\w+)(?=: )/g, (match, key) =>
-    key === undefined ? match : `"${key}"`,
+  const json = text.replaceAll(/"[^"]*"|\w+(?=: )|-?Infinity|NaN/g, (match) =>
+    match.startsWith('"') ? match : `"${match}"`,
   );
   return JSON.parse(json, (_key, value) =>
     value === "Infinity" || value === "-Infinity" || value === "NaN" ? Number(value) : value,

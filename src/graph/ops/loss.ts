@@ -3,7 +3,7 @@
 import { invariant } from "../../base/errors.ts";
 import { uniform } from "../../base/random.ts";
 import { type Dense, type DimIndex, type Loop, type OpRules, ShapeError } from "../op-rules.ts";
-import { sameShape, showType, sizeOf, stridesOf, type TensorType } from "../shape.ts";
+import { sameShape, sameType, showType, sizeOf, stridesOf, type TensorType } from "../shape.ts";
 import { elementwiseSpace } from "./elementwise.ts";
 
 type LossKind = "cross-entropy" | "cross-entropy-grad" | "dropout-mask";
@@ -57,7 +57,10 @@ export const loss: { readonly [K in LossKind]: OpRules<K> } = {
       );
       const losses = logSumExp.map((total, row) => {
         const target = (targets as Dense).data[row] as number;
-        return target === op.ignore ? 0 : total - (data[row * classes + target] as number);
+        if (target === op.ignore) return 0;
+        if (!(target >= 0 && target < classes))
+          throw new RangeError(`cross-entropy: target ${target} is outside 0..${classes - 1}`);
+        return total - (data[row * classes + target] as number);
       });
       const probabilities = data.map((logit, i) =>
         Math.exp(logit - (logSumExp[Math.floor(i / classes)] as number)),
@@ -70,8 +73,10 @@ export const loss: { readonly [K in LossKind]: OpRules<K> } = {
   },
   "cross-entropy-grad": {
     infer: (_op, inputs) => {
-      const [probabilities, targets] = inputs as [TensorType, TensorType];
-      checkTargets(probabilities, targets);
+      const [probabilities, targets, dLoss] = inputs as [TensorType, TensorType, TensorType];
+      const expected = { dtype: probabilities.dtype, shape: checkTargets(probabilities, targets) };
+      if (!sameType(dLoss, expected))
+        throw new ShapeError(`the gradient must be ${showType(expected)}, got ${showType(dLoss)}`);
       return [probabilities];
     },
     space: (_op, [probabilities]) => {
@@ -101,9 +106,9 @@ export const loss: { readonly [K in LossKind]: OpRules<K> } = {
         throw new ShapeError(`the share of kept elements must be in (0, 1], got ${op.keep}`);
       return [{ dtype: op.dtype, shape: op.shape }];
     },
-    space: (op, _inputs, results) => ({
+    space: (_op, _inputs, results) => ({
       ...elementwiseSpace([], results, 10),
-      operands: [op.shape.slice(0, 0).map(() => []), []],
+      operands: [[], []],
     }),
     derive: () => [undefined, undefined],
     evaluate: (op, [key, base]) => {

@@ -42,26 +42,39 @@ export function joinSpace(
 
 /**
  * Matches runs of dims with equal products. In a run of one dim against several, the loops are the finer dims and the
- * coarse dim is indexed by all of them, outermost first; a run of several against several is needed whole.
+ * coarse dim is indexed by all of them, outermost first; a run of several against several is needed whole, with the result's
+ * dims as its loops. So is a tensor without elements.
  */
 export function reshapeSpace(from: Shape, to: Shape): IterationSpace {
+  if (sizeOf(to) === 0) return wholeSpace(from, to);
   const loops: Loop[] = [];
   const operand: DimIndex[] = [];
   const result: DimIndex[] = [];
   let [i, j] = [0, 0];
   while (i < from.length || j < to.length) {
     const run = matchRun(from, to, i, j);
-    const [fine, coarse] = run.from.length >= run.to.length ? [run.from, run.to] : [run.to, run.from];
-    const kind = coarse.length <= 1 ? "parallel" : "whole";
-    const indices = fine.map((size, at) => loops.push({ name: `d${loops.length + at}`, size, kind }) - 1);
-    const single = indices.map((loop) => [loop]);
-    const joint = coarse.map(() => (coarse.length === 1 ? indices : []));
-    operand.push(...(fine === run.from ? single : joint));
-    result.push(...(fine === run.from ? (coarse.length === fine.length ? single : joint) : single));
+    const isWhole = run.from.length > 1 && run.to.length > 1;
+    const fine = isWhole || run.from.length < run.to.length ? run.to : run.from;
+    const indices = fine.map(
+      (size) => loops.push({ name: `d${loops.length}`, size, kind: isWhole ? "whole" : "parallel" }) - 1,
+    );
+    const index = (dims: readonly number[]): DimIndex[] =>
+      dims.length < 2 ? dims.map(() => indices) : indices.map((loop) => [loop]);
+    operand.push(...(isWhole ? run.from.map(() => []) : index(run.from)));
+    result.push(...index(run.to));
     i += run.from.length;
     j += run.to.length;
   }
   return { loops, operands: [operand], results: [result], flopsPerPoint: 0 };
+}
+
+function wholeSpace(from: Shape, to: Shape): IterationSpace {
+  return {
+    loops: to.map((size, dim) => ({ name: `d${dim}`, size, kind: "whole" })),
+    operands: [from.map(() => [])],
+    results: [to.map((_, dim) => [dim])],
+    flopsPerPoint: 0,
+  };
 }
 
 /** The shortest runs of dims from i and j whose sizes multiply to the same number; trailing ones join the last run. */

@@ -138,7 +138,8 @@ export const movement: { readonly [K in MovementKind]: OpRules<K> } = {
           0 <= start &&
           start <= stop &&
           stop <= size &&
-          step >= 1
+          step >= 1 &&
+          [start, stop, step].every(Number.isInteger)
         );
       });
       if (!fits || [op.start, op.stop, op.step].some((list) => list.length !== type.shape.length)) {
@@ -192,7 +193,7 @@ export const movement: { readonly [K in MovementKind]: OpRules<K> } = {
     infer: (op, [x]) => {
       const type = x as TensorType;
       const total = op.sizes.reduce((sum, size) => sum + size, 0);
-      if (type.shape[op.dim] !== total)
+      if (type.shape[op.dim] !== total || op.sizes.length === 0)
         throw new ShapeError(`parts [${op.sizes}] do not add up to dim ${op.dim} of ${showType(type)}`);
       return op.sizes.map((size) => ({ dtype: type.dtype, shape: type.shape.with(op.dim, size) }));
     },
@@ -225,7 +226,8 @@ export const movement: { readonly [K in MovementKind]: OpRules<K> } = {
     infer: (op, [x]) => {
       const type = x as TensorType;
       const fits = [op.before, op.after].every(
-        (list) => list.length === type.shape.length && list.every((count) => count >= 0),
+        (list) =>
+          list.length === type.shape.length && list.every((count) => Number.isInteger(count) && count >= 0),
       );
       if (!fits)
         throw new ShapeError(

@@ -4,10 +4,12 @@
  * those of the weights in the W slice (cuDNN's arrangement: Appleyard et al. 2016, arXiv 1604.01946, section 3).
  */
 
+import { invariant } from "../../base/errors.ts";
 import { constant, matmul, reshape, sum } from "../functions.ts";
-import { type DimIndex, type IterationSpace, type Loop, type OpRules, ShapeError } from "../op-rules.ts";
+import { type IterationSpace, type Loop, type OpRules, ShapeError } from "../op-rules.ts";
 import { showType, type TensorType } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
+import { type NamedIndex, namedSpace } from "./named-space.ts";
 import { evaluateGru, evaluateGruGrad, evaluateLstm, evaluateLstmGrad } from "./recurrent-reference.ts";
 
 type RecurrentKind = "lstm" | "lstm-grad" | "gru" | "gru-grad";
@@ -22,8 +24,7 @@ interface Sizes {
 
 type Shapes = readonly (readonly number[])[];
 
-const repeat = (count: number, shape: readonly number[]): Shapes =>
-  Array.from({ length: count }, () => shape);
+const repeat = <T>(count: number, item: T): readonly T[] => Array.from({ length: count }, () => item);
 
 const lstmOperands = ({ steps: t, batch: b, units: h, width: i }: Sizes): Shapes => [
   [t, b, i],
@@ -102,17 +103,26 @@ function inferShapes(inputs: readonly TensorType[], operands: Shapes, results: S
   return results.map((shape) => ({ dtype, shape }));
 }
 
+/** How the dims of each kind of tensor are indexed by the loops of `space`. */
+const index = {
+  sequence: ["time", "batch", "unit"],
+  gates: ["time", "batch", "gate unit"],
+  state: ["batch", "unit"],
+  input: ["time", "batch", ""],
+  weight: ["gate unit", ""],
+  bias: ["gate unit"],
+} as const satisfies { readonly [tensor: string]: NamedIndex };
+
 /**
  * Time is needed whole and in order; samples are parallel; the units of all gates are coupled through the recurrent product, whose
- * inner loop runs over the layer's input and its own units (`features`).
+ * inner loop runs over the layer's input and its own units (`feature`).
  */
 function space(
-  inputs: readonly TensorType[],
-  results: readonly TensorType[],
-  sizes: Sizes,
+  { steps, batch, units, width }: Sizes,
   gates: number,
+  operands: readonly NamedIndex[],
+  results: readonly NamedIndex[],
 ): IterationSpace {
-  const { steps, batch, units, width } = sizes;
   const loops: Loop[] = [
     { name: "time", size: steps, kind: "whole" },
     { name: "batch", size: batch, kind: "parallel" },
@@ -120,13 +130,16 @@ function space(
     { name: "unit", size: units, kind: "whole" },
     { name: "feature", size: width + units, kind: "whole" },
   ];
-  const index = (type: TensorType): readonly DimIndex[] => {
-    if (type.shape.length === 1) return [[2, 3]];
-    if (type.shape.length === 3) return [[0], [1], columns(type.shape[2] as number)];
-    return type.shape[0] === gates * units && type.shape[0] !== batch ? [[2, 3], []] : [[1], [3]];
-  };
-  const columns = (size: number): DimIndex => (size === units ? [3] : size === gates * units ? [2, 3] : []);
-  return { loops, operands: inputs.map(index), results: results.map(index), flopsPerPoint: 2 };
+  return namedSpace(loops, operands, results, 2);
+}
+
+/** The gradients of the results that a model may use; the others are saved for the derivative only. */
+function usable(gradients: readonly (Tensor | undefined)[], count: number): readonly (Tensor | undefined)[] {
+  invariant(
+    gradients.slice(count).every((gradient) => gradient === undefined),
+    "the values that a recurrent layer saves have no derivative",
+  );
+  return gradients.slice(0, count);
 }
 
 /** [T, B, n] → [T·B, n]. */
@@ -150,11 +163,18 @@ export const recurrent: { readonly [K in RecurrentKind]: OpRules<K> } = {
       const sizes = layerSizes(inputs);
       return inferShapes(inputs, lstmOperands(sizes), lstmResults(sizes));
     },
-    space: (_op, inputs, results) => space(inputs, results, layerSizes(inputs), 4),
+    space: (_op, inputs) =>
+      space(
+        layerSizes(inputs),
+        4,
+        [index.input, index.weight, index.weight, index.bias, ...repeat(2, index.state)],
+        [index.sequence, ...repeat(2, index.state), ...repeat(7, index.sequence)],
+      ),
     derive: (_op, { inputs, outputs, gradients, wanted }) => {
       const [x, w, u] = inputs as [Tensor, Tensor, Tensor];
       const [h, hLast, cLast, hBefore, ...factors] = outputs as [Tensor, Tensor, Tensor, Tensor, ...Tensor[]];
-      const incoming = [orZero(gradients[0], h), orZero(gradients[1], hLast), orZero(gradients[2], cLast)];
+      const arriving = usable(gradients, 3);
+      const incoming = [h, hLast, cLast].map((like, i) => orZero(arriving[i], like));
       const [dz, dh0, dc0] = x.scope.apply({ kind: "lstm-grad" }, [u, ...factors, ...incoming]) as [
         Tensor,
         Tensor,
@@ -176,7 +196,13 @@ export const recurrent: { readonly [K in RecurrentKind]: OpRules<K> } = {
       const sizes = gradSizes(inputs);
       return inferShapes(inputs, lstmGradOperands(sizes), lstmGradResults(sizes));
     },
-    space: (_op, inputs, results) => space(inputs, results, gradSizes(inputs), 4),
+    space: (_op, inputs) =>
+      space(
+        gradSizes(inputs),
+        4,
+        [index.weight, ...repeat(7, index.sequence), ...repeat(2, index.state)],
+        [index.gates, ...repeat(2, index.state)],
+      ),
     derive: null,
     evaluate: (_op, inputs) => evaluateLstmGrad(inputs),
   },
@@ -185,11 +211,18 @@ export const recurrent: { readonly [K in RecurrentKind]: OpRules<K> } = {
       const sizes = layerSizes(inputs);
       return inferShapes(inputs, gruOperands(sizes), gruResults(sizes));
     },
-    space: (_op, inputs, results) => space(inputs, results, layerSizes(inputs), 3),
+    space: (_op, inputs) =>
+      space(
+        layerSizes(inputs),
+        3,
+        [index.input, index.weight, index.weight, ...repeat(2, index.bias), index.state],
+        [index.sequence, index.state, ...repeat(6, index.sequence)],
+      ),
     derive: (_op, { inputs, outputs, gradients, wanted }) => {
       const [x, w, u] = inputs as [Tensor, Tensor, Tensor];
       const [h, hLast, hBefore, ...factors] = outputs as [Tensor, Tensor, Tensor, ...Tensor[]];
-      const incoming = [orZero(gradients[0], h), orZero(gradients[1], hLast)];
+      const arriving = usable(gradients, 2);
+      const incoming = [h, hLast].map((like, i) => orZero(arriving[i], like));
       const [dz, dq, dh0] = x.scope.apply({ kind: "gru-grad" }, [u, ...factors, ...incoming]) as [
         Tensor,
         Tensor,
@@ -211,7 +244,13 @@ export const recurrent: { readonly [K in RecurrentKind]: OpRules<K> } = {
       const sizes = gradSizes(inputs);
       return inferShapes(inputs, gruGradOperands(sizes), gruGradResults(sizes));
     },
-    space: (_op, inputs, results) => space(inputs, results, gradSizes(inputs), 3),
+    space: (_op, inputs) =>
+      space(
+        gradSizes(inputs),
+        3,
+        [index.weight, ...repeat(6, index.sequence), index.state],
+        [...repeat(2, index.gates), index.state],
+      ),
     derive: null,
     evaluate: (_op, inputs) => evaluateGruGrad(inputs),
   },
