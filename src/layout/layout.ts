@@ -1,0 +1,49 @@
+/** The full choice of how a training step is split, as one JSON document. */
+
+/** One executor with its own memory. */
+export interface LayoutDevice {
+  /** `cpu:0`, `cpu:1`, ... */
+  readonly name: string;
+  /** Threads that one operation may use. */
+  readonly threads: number;
+}
+
+/** The groups that one device holds; work goes through the stages in their order. */
+export interface LayoutStage {
+  readonly device: string;
+  readonly groups: readonly string[];
+}
+
+/** The names of the schedules. */
+export type ScheduleName = "naive" | "gpipe" | "1f1b" | "interleaved-1f1b" | "zero-bubble-h1" | "wavefront";
+
+/** When the gradients of the weights are computed: with those of the inputs, for each item, joined for a micro-batch or for the step. */
+export type WeightTiming = "fused" | "per-item" | "per-micro-batch" | "deferred";
+
+export interface Layout {
+  readonly version: 1;
+  readonly devices: readonly LayoutDevice[];
+  readonly stages: readonly LayoutStage[];
+  /** Parts that the samples of a mini-batch are cut into; the last ones are smaller where they do not divide. */
+  readonly microBatches: number;
+  /** Parts that the time steps are cut into. */
+  readonly chunks: number;
+  readonly schedule: ScheduleName;
+  readonly weights: WeightTiming;
+  /** Groups whose values are computed again in backward instead of being saved. */
+  readonly recompute: "none" | "full" | readonly string[];
+}
+
+/** Everything on one device, one item: what all other layouts are compared with. */
+export function oneDevice(groups: readonly string[], threads = 1): Layout {
+  return {
+    version: 1,
+    devices: [{ name: "cpu:0", threads }],
+    stages: [{ device: "cpu:0", groups }],
+    microBatches: 1,
+    chunks: 1,
+    schedule: "naive",
+    weights: "fused",
+    recompute: "none",
+  };
+}

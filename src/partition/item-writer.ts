@@ -1,0 +1,208 @@
+/** Writes the work on items, phases F, B and W, into the programs. */
+
+import { stateNames } from "../autodiff/training-step.ts";
+import { invariant } from "../base/errors.ts";
+import type { GraphInput, ValueId } from "../graph/graph.ts";
+import { showType, type TensorType } from "../graph/shape.ts";
+import { lossOutput } from "../model/forward.ts";
+import type { ItemId } from "../program/program.ts";
+import type { Action } from "../schedule/action.ts";
+import type { DeviceWriter } from "./device-writer.ts";
+import { ItemBuffers } from "./item-buffers.ts";
+import { type ItemPlan, planItem, segmentsOf } from "./item-plan.ts";
+import type { Mail } from "./mail.ts";
+import type { ItemSlice, PartitionSource } from "./partition.ts";
+import type { Segment } from "./segments.ts";
+import { type Target, TargetGraphs } from "./target-graph.ts";
+
+export class ItemWriter {
+  readonly #source: PartitionSource;
+  readonly #writers: readonly DeviceWriter[];
+  readonly #mail: Mail;
+  readonly #plans: readonly ItemPlan[];
+  readonly #buffers: ItemBuffers;
+  readonly #kernels = new TargetGraphs();
+  /** Outputs that are sums over items: gradients of parameters and the loss. */
+  readonly #sums: ReadonlySet<string>;
+  readonly #statistics: ReadonlySet<string>;
+  /** Sums that have got their first item, by device and name. */
+  readonly #begun = new Set<string>();
+  /** Sends that wait for the W of their item (weights "fused"). */
+  readonly #held = new Map<string, (() => void)[]>();
+
+  constructor(source: PartitionSource, writers: readonly DeviceWriter[], mail: Mail) {
+    this.#source = source;
+    this.#writers = writers;
+    this.#mail = mail;
+    this.#plans = source.steps.map((step) => planItem(step, source.stageOf));
+    this.#buffers = new ItemBuffers(source, this.#plans);
+    const gradients = source.steps.flatMap((step) => step.gradients.map(({ output }) => output));
+    this.#sums = new Set([lossOutput, ...gradients]);
+    const states = source.steps.flatMap((step) => step.states);
+    this.#statistics = new Set(
+      states.filter(({ kind }) => kind === "statistic").map(({ name }) => stateNames(name).value),
+    );
+  }
+
+  /** Writes one piece of the schedule of `device`: a single action, or the W of several items of a stage. */
+  write(device: number, piece: readonly Action[]): void {
+    const [first] = piece as readonly [Action, ...Action[]];
+    const segments = segmentsOf(this.#planOf(first), first.stage, first.phase);
+    segments.forEach((segment, position) => {
+      const joined = piece.length > 1 ? this.#buffers.joinedSegment(segment) : undefined;
+      if (joined !== undefined) this.#run(device, joined, first, true);
+      else for (const action of piece) this.#writeSegment(device, position, action);
+    });
+    if (first.phase === "W") for (const action of piece) this.#release(action);
+  }
+
+  #writeSegment(device: number, position: number, action: Action): void {
+    const plan = this.#planOf(action);
+    const segment = segmentsOf(plan, action.stage, action.phase)[position];
+    invariant(segment !== undefined, "items of different shapes have the same segments");
+    this.#run(device, segment, action, false);
+    for (const value of segment.outputs) {
+      const users = new Set([...(plan.usersOf.get(value) ?? [])].map(this.#source.deviceOf));
+      users.delete(device);
+      for (const to of users) {
+        const buffer = this.#buffers.item(this.#writer(device), plan, value, action);
+        const send = () => this.#mail.send(device, to, buffer, `%${value}`, itemOf(action));
+        if (this.#source.weights === "fused" && action.phase === "B") this.#hold(action, send);
+        else send();
+      }
+    }
+  }
+
+  #run(device: number, segment: Segment, action: Action, joined: boolean): void {
+    const writer = this.#writer(device);
+    const inputs = segment.inputs.map((value) => this.#input(writer, value, action, joined));
+    const targets = segment.outputs.flatMap((value, position) =>
+      this.#targets(writer, value, position, action, joined),
+    );
+    const totals = targets.flatMap(({ accumulate, buffer }) => (accumulate ? [buffer] : []));
+    const item = joined ? {} : { item: itemOf(action) };
+    const { group, phase } = segment;
+    writer.add({
+      kind: "run",
+      kernel: writer.kernel(this.#kernels.of(segment.graph, targets)),
+      inputs: [...inputs, ...totals],
+      outputs: targets.map(({ buffer }) => buffer),
+      phase,
+      stage: action.stage,
+      group,
+      ...item,
+    });
+  }
+
+  /** Where a result goes: sums, statistics, and a buffer of its own if anybody else uses it. */
+  #targets(
+    writer: DeviceWriter,
+    value: ValueId,
+    position: number,
+    action: Action,
+    joined: boolean,
+  ): Target[] {
+    const plan = this.#planOf(action);
+    const type = plan.graph.types[value] as TensorType;
+    const names = plan.namesOf.get(value) ?? [];
+    const lasting = names.flatMap((name): Target[] => {
+      if (this.#statistics.has(name))
+        return [{ position, buffer: writer.buffer({ name, type, kind: "statistic" }), accumulate: false }];
+      if (!this.#sums.has(name)) return [];
+      const key = `${writer.device} ${name}`;
+      const accumulate = this.#begun.has(key);
+      this.#begun.add(key);
+      return [
+        {
+          position,
+          buffer: writer.buffer({ name, type, kind: name === lossOutput ? "result" : "gradient" }),
+          accumulate,
+        },
+      ];
+    });
+    const isUsed = (plan.usersOf.get(value)?.size ?? 0) > 0 || lasting.length < names.length;
+    if (!isUsed) return lasting;
+    const own = joined
+      ? this.#buffers.joined(writer, plan, value, action.microBatch)
+      : this.#buffers.item(writer, plan, value, action);
+    return [{ position, buffer: own, accumulate: false }, ...lasting];
+  }
+
+  #input(writer: DeviceWriter, value: ValueId, action: Action, joined: boolean): number {
+    const plan = this.#planOf(action);
+    const input = plan.graph.inputs[value];
+    if (input !== undefined && input.role !== "data") return this.#outerInput(writer, input, value, action);
+    if (joined) return this.#buffers.joined(writer, plan, value, action.microBatch);
+    const buffer = this.#buffers.item(writer, plan, value, action);
+    if (input !== undefined) {
+      writer.feed({ buffer, input: input.name, ...this.#sliceOf(action) });
+      return buffer;
+    }
+    const from = this.#source.deviceOf(plan.makerOf.get(value) as number);
+    if (from !== writer.device) this.#mail.receive(from, writer.device, buffer, `%${value}`, itemOf(action));
+    return buffer;
+  }
+
+  /** Parameters, statistics and scalars have one buffer for all items; carried state comes from the neighbouring item. */
+  #outerInput(writer: DeviceWriter, { name, role }: GraphInput, value: ValueId, action: Action): number {
+    const type = this.#planOf(action).graph.types[value] as TensorType;
+    if (role === "parameter") return writer.buffer({ name, type, kind: "parameter" });
+    if (this.#statistics.has(name)) return writer.buffer({ name, type, kind: "statistic" });
+    if (role === "scalar") return this.#scalar(writer, name, type, action);
+    const { chunk } = action;
+    const state = name.slice(name.indexOf(":") + 1);
+    const neighbour = role === "state" ? { ...action, chunk: chunk - 1 } : { ...action, chunk: chunk + 1 };
+    const names = stateNames(state);
+    if (neighbour.chunk < 0 || neighbour.chunk >= this.#chunksOf(action)) {
+      return writer.buffer({ name: `zero ${showType(type)}`, type, kind: "constant", value: 0 });
+    }
+    const plan = this.#planOf(neighbour);
+    const from = plan.valueOf.get(role === "state" ? names.value : names.leaving);
+    invariant(from !== undefined, `state "${state}" is not given to the next item`);
+    return this.#buffers.item(writer, plan, from, neighbour);
+  }
+
+  #scalar(writer: DeviceWriter, name: string, type: TensorType, action: Action): number {
+    const { batch, time } = this.#sliceOf(action);
+    const offsets: { readonly [name: string]: number } = { "offset:batch": batch[0], "offset:time": time[0] };
+    const offset = offsets[name];
+    if (offset === undefined) return writer.buffer({ name, type, kind: "scalar" });
+    return writer.buffer({ name: `${name}=${offset}`, type, kind: "constant", value: offset });
+  }
+
+  #hold(action: Action, send: () => void): void {
+    const key = keyOf(action);
+    this.#held.set(key, [...(this.#held.get(key) ?? []), send]);
+  }
+
+  #release(action: Action): void {
+    for (const send of this.#held.get(keyOf(action)) ?? []) send();
+    this.#held.delete(keyOf(action));
+  }
+
+  #planOf(action: Action): ItemPlan {
+    return this.#plans[this.#sliceOf(action).step] as ItemPlan;
+  }
+
+  #sliceOf({ microBatch, chunk }: ItemId): ItemSlice {
+    const slice = this.#source.items[microBatch]?.[chunk];
+    invariant(slice !== undefined, `there is no item (${microBatch}, ${chunk})`);
+    return slice;
+  }
+
+  #chunksOf({ microBatch }: ItemId): number {
+    return this.#source.items[microBatch]?.length ?? 0;
+  }
+
+  #writer(device: number): DeviceWriter {
+    return this.#writers[device] as DeviceWriter;
+  }
+}
+
+function itemOf({ microBatch, chunk }: Action): ItemId {
+  return { microBatch, chunk };
+}
+
+function keyOf({ stage, microBatch, chunk }: Action): string {
+  return `${stage} ${microBatch} ${chunk}`;
+}

@@ -1,0 +1,151 @@
+/**
+ * Writes phase U, once after all items: gradients that arose elsewhere (tied parameters) go to the owner, the devices' shares of the
+ * norm to one device and the clipping factor back, and new values of parameters to the devices that use a copy.
+ */
+
+import type { GradientOutput } from "../autodiff/differentiate.ts";
+import { normOutput } from "../autodiff/training-step.ts";
+import type { Graph, GraphInput, ValueId } from "../graph/graph.ts";
+import type { TensorType } from "../graph/shape.ts";
+import type { BufferKind, BufferSpec } from "../program/program.ts";
+import type { DeviceWriter } from "./device-writer.ts";
+import type { Mail } from "./mail.ts";
+import type { PartitionSource } from "./partition.ts";
+import { cutSegments, type Segment } from "./segments.ts";
+import { type Target, TargetGraphs } from "./target-graph.ts";
+
+type Placement = Pick<PartitionSource, "stageOf" | "deviceOf">;
+
+export class UpdateWriter {
+  readonly #update: Graph;
+  readonly #placement: Placement;
+  readonly #writers: readonly DeviceWriter[];
+  readonly #mail: Mail;
+  readonly #segments: readonly Segment[];
+  readonly #kernels = new TargetGraphs();
+  /** The device that makes each value, and the one where each gradient arises. */
+  readonly #makers = new Map<ValueId, number>();
+  readonly #users = new Map<ValueId, Set<number>>();
+
+  constructor(
+    update: Graph,
+    gradients: readonly GradientOutput[],
+    placement: Placement,
+    writers: readonly DeviceWriter[],
+    mail: Mail,
+  ) {
+    this.#update = update;
+    this.#placement = placement;
+    this.#writers = writers;
+    this.#mail = mail;
+    this.#segments = cutSegments(update, ({ group }) => `${placement.stageOf(group)} ${group}`);
+    for (const { output, group } of gradients) {
+      this.#makers.set(
+        update.inputs.findIndex(({ name }) => name === output),
+        placement.deviceOf(placement.stageOf(group)),
+      );
+    }
+    for (const segment of this.#segments) {
+      const device = this.#deviceOf(segment);
+      for (const value of segment.outputs) this.#makers.set(value, device);
+      for (const value of segment.inputs)
+        this.#users.set(value, (this.#users.get(value) ?? new Set<number>()).add(device));
+    }
+  }
+
+  write(): void {
+    for (const value of this.#update.inputs.keys()) this.#send(value);
+    for (const segment of this.#segments) {
+      this.#run(segment);
+      for (const value of segment.outputs) this.#send(value);
+    }
+    this.#sendCopies();
+  }
+
+  #run(segment: Segment): void {
+    const device = this.#deviceOf(segment);
+    const writer = this.#writers[device] as DeviceWriter;
+    const inputs = segment.inputs.map((value) => {
+      const from = this.#makers.get(value);
+      const spec = this.#specOf(value);
+      const buffer = writer.buffer(spec);
+      if (from !== undefined && from !== device) this.#mail.receive(from, device, buffer, spec.name);
+      return buffer;
+    });
+    const targets = segment.outputs.flatMap((value, position) => this.#targets(writer, value, position));
+    writer.add({
+      kind: "run",
+      kernel: writer.kernel(this.#kernels.of(segment.graph, targets)),
+      inputs,
+      outputs: targets.map(({ buffer }) => buffer),
+      phase: "U",
+      stage: this.#placement.stageOf(segment.group),
+      group: segment.group,
+    });
+  }
+
+  /** Where a result goes: the lasting tensors it renews, and a buffer of its own if another segment uses it. */
+  #targets(writer: DeviceWriter, value: ValueId, position: number): Target[] {
+    const type = this.#update.types[value] as TensorType;
+    const lasting = this.#update.outputs.flatMap((output): BufferSpec[] => {
+      if (output.value !== value) return [];
+      const input = this.#update.inputs.find(({ name }) => name === output.name);
+      if (input !== undefined) return [{ name: output.name, type, kind: kindOf(input) }];
+      return output.name === normOutput ? [{ name: output.name, type, kind: "result" }] : [];
+    });
+    const own = this.#users.has(value) ? [this.#specOf(value)] : [];
+    return [...own, ...lasting].map((spec) => ({ position, buffer: writer.buffer(spec), accumulate: false }));
+  }
+
+  /** Sends a value from where it is made to every other device that uses it. */
+  #send(value: ValueId): void {
+    const from = this.#makers.get(value);
+    if (from === undefined) return;
+    const spec = this.#specOf(value);
+    for (const to of this.#users.get(value) ?? []) {
+      if (to !== from)
+        this.#mail.send(from, to, (this.#writers[from] as DeviceWriter).buffer(spec), spec.name);
+    }
+  }
+
+  /** New values of parameters go to every device that computes with a copy. */
+  #sendCopies(): void {
+    for (const { name, value } of this.#update.outputs) {
+      const owner = this.#writers[this.#makers.get(value) ?? -1];
+      const isParameter = this.#update.inputs.some(
+        (input) => input.name === name && input.role === "parameter",
+      );
+      if (owner === undefined || !isParameter) continue;
+      const spec: BufferSpec = { name, type: this.#update.types[value] as TensorType, kind: "parameter" };
+      for (const writer of this.#writers) {
+        if (writer === owner || !writer.has(name)) continue;
+        this.#mail.send(owner.device, writer.device, owner.buffer(spec), name);
+        this.#mail.receive(owner.device, writer.device, writer.buffer(spec), name);
+      }
+    }
+  }
+
+  #specOf(value: ValueId): BufferSpec {
+    const type = this.#update.types[value] as TensorType;
+    const input = this.#update.inputs[value];
+    return input === undefined
+      ? { name: `U%${value}`, type, kind: "activation" }
+      : { name: input.name, type, kind: kindOf(input) };
+  }
+
+  #deviceOf(segment: Segment): number {
+    return this.#placement.deviceOf(this.#placement.stageOf(segment.group));
+  }
+}
+
+const kinds: { readonly [R in GraphInput["role"]]: BufferKind } = {
+  parameter: "parameter",
+  state: "optimizer",
+  gradient: "gradient",
+  scalar: "scalar",
+  data: "data",
+};
+
+function kindOf({ role }: GraphInput): BufferKind {
+  return kinds[role];
+}

@@ -1,0 +1,133 @@
+/**
+ * The program of one device for one step: the narrow waist of Paraxis. The partitioner writes it; simulator, reference executor and
+ * ONNX Runtime executor read it, and nothing at run time looks back at the layout.
+ *
+ *     feed        data and scalars of the step arrive in `data` and `scalar` buffers before the first instruction
+ *     run         one kernel over buffers
+ *     send        a copy of a buffer leaves for another device; the buffer may be reused after the instruction that frees it
+ *     receive     the next message of the channel (from, tag) arrives in a buffer
+ *     free        the buffer's contents are not needed any more
+ *     results     `result` buffers are read after the last instruction
+ */
+
+import type { Graph, Phase } from "../graph/graph.ts";
+import type { TensorType } from "../graph/shape.ts";
+
+/**
+ * What a buffer holds. `parameter`, `optimizer` and `statistic` last from step to step and are shared by name among the programs of a
+ * device; `gradient` and `result` are written by every step; `data` and `scalar` are fed; `constant` never changes; `activation` lives
+ * from its first write to its `free`.
+ */
+export type BufferKind =
+  | "parameter"
+  | "optimizer"
+  | "statistic"
+  | "gradient"
+  | "result"
+  | "data"
+  | "scalar"
+  | "constant"
+  | "activation";
+
+export interface BufferSpec {
+  /** Unique in the program; the same name in two programs of a device is the same tensor where it lasts. */
+  readonly name: string;
+  readonly type: TensorType;
+  readonly kind: BufferKind;
+  /** Every element of a `constant`. */
+  readonly value?: number;
+  /** The buffer is rows of another one, starting at row `row` of dim 0: items whose weight gradients are computed as one product. */
+  readonly view?: { readonly of: number; readonly row: number };
+}
+
+/** The part of the mini-batch an instruction works on; absent for U and for work over several items. */
+export interface ItemId {
+  readonly microBatch: number;
+  readonly chunk: number;
+}
+
+export interface Run {
+  readonly kind: "run";
+  readonly kernel: number;
+  readonly inputs: readonly number[];
+  readonly outputs: readonly number[];
+  readonly phase: Phase;
+  readonly stage: number;
+  readonly group: string;
+  readonly item?: ItemId;
+}
+
+export interface Send {
+  readonly kind: "send";
+  readonly buffer: number;
+  readonly to: number;
+  readonly tag: number;
+  readonly item?: ItemId;
+}
+
+export interface Receive {
+  readonly kind: "receive";
+  readonly buffer: number;
+  readonly from: number;
+  readonly tag: number;
+  readonly item?: ItemId;
+}
+
+export interface Free {
+  readonly kind: "free";
+  readonly buffer: number;
+}
+
+export type Instruction = Run | Send | Receive | Free;
+
+/** A slice of a data input: samples `batch` and time steps `time` (from, to) of the mini-batch, into `buffer`. */
+export interface Feed {
+  readonly buffer: number;
+  readonly input: string;
+  readonly batch: readonly [number, number];
+  readonly time: readonly [number, number];
+}
+
+export interface Program {
+  /** Index of the device. */
+  readonly device: number;
+  readonly kernels: readonly Graph[];
+  readonly buffers: readonly BufferSpec[];
+  readonly instructions: readonly Instruction[];
+  readonly feeds: readonly Feed[];
+}
+
+/** Whether a buffer's contents outlast the step. */
+export function isPersistent(kind: BufferKind): boolean {
+  return kind === "parameter" || kind === "optimizer" || kind === "statistic";
+}
+
+/** Buffers that an instruction reads. */
+export function readsOf(instruction: Instruction): readonly number[] {
+  switch (instruction.kind) {
+    case "run":
+      return instruction.inputs;
+    case "send":
+      return [instruction.buffer];
+    case "receive":
+    case "free":
+      return [];
+    default:
+      return instruction satisfies never;
+  }
+}
+
+/** Buffers that an instruction writes. */
+export function writesOf(instruction: Instruction): readonly number[] {
+  switch (instruction.kind) {
+    case "run":
+      return instruction.outputs;
+    case "receive":
+      return [instruction.buffer];
+    case "send":
+    case "free":
+      return [];
+    default:
+      return instruction satisfies never;
+  }
+}
