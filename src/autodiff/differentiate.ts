@@ -37,6 +37,8 @@ export interface Derivative {
  * that a tied parameter's parts stay on the devices where they arise.
  */
 export function differentiate(graph: Graph, seeds: readonly Seed[], wanted: readonly string[]): Derivative {
+  const unknown = wanted.filter((input) => graph.inputs.every(({ name }) => name !== input));
+  if (unknown.length > 0) throw new UserError(`there is no input "${unknown.join('", "')}" to differentiate`);
   const builder = new GraphBuilder();
   const tensors = replay(builder, graph);
   for (const { name, value } of graph.outputs) builder.output(name, tensors[value] as Tensor);

@@ -36,7 +36,7 @@ export interface TrainingStep {
   readonly update: Graph;
   readonly parameters: readonly ParameterSpec[];
   readonly states: readonly StateSpec[];
-  /** Gradients of parameters, as outputs of the item graph and inputs of the update graph. */
+  /** Gradients of parameters, none for a parameter that the loss does not depend on, as outputs of the item graph and inputs of the update graph. */
   readonly gradients: readonly GradientOutput[];
   readonly optimizerStates: readonly OptimizerState[];
 }
@@ -68,14 +68,15 @@ export function trainingStep(forward: ForwardGraph, options: StepOptions): Train
   const item = options.recompute === undefined ? live : recompute(live, options.recompute);
   const names = new Set(forward.parameters.map(({ name }) => name));
   const gradients = derivative.gradients.filter(({ input }) => names.has(input));
-  const optimizerStates = forward.parameters.flatMap(({ name, type }) =>
+  const trained = forward.parameters.filter(({ name }) => gradients.some(({ input }) => input === name));
+  const optimizerStates = trained.flatMap(({ name, type }) =>
     options.optimizer.states.map((state) => ({ name: `${state}:${name}`, parameter: name, type })),
   );
-  const update = updateGraph(forward.parameters, gradients, options.optimizer);
+  const update = updateGraph(trained, gradients, options.optimizer);
   return { item, update, parameters: forward.parameters, states: forward.states, gradients, optimizerStates };
 }
 
-/** The optimizer applied to every parameter, with clipping by the global norm of all gradients. */
+/** The optimizer applied to every parameter (each has a gradient), with clipping by the global norm of all gradients. */
 function updateGraph(
   parameters: readonly ParameterSpec[],
   gradients: readonly GradientOutput[],
@@ -83,17 +84,14 @@ function updateGraph(
 ): Graph {
   const builder = new GraphBuilder();
   const within = <T>(group: string, build: () => T): T => builder.within({ group, phase: "U" }, build);
-  const trained = parameters.flatMap((parameter) => {
-    const parts = gradients.filter(({ input }) => input === parameter.name);
-    if (parts.length === 0) return [];
-    return [
-      within(parameter.group, () => {
-        const tensor = builder.input(parameter.name, "parameter", parameter.type);
-        const contributions = parts.map(({ output }) => builder.input(output, "gradient", parameter.type));
-        return { parameter, tensor, gradient: contributions.reduce((total, part) => add(total, part)) };
-      }),
-    ];
-  });
+  const trained = parameters.map((parameter) =>
+    within(parameter.group, () => {
+      const parts = gradients.filter(({ input }) => input === parameter.name);
+      const tensor = builder.input(parameter.name, "parameter", parameter.type);
+      const contributions = parts.map(({ output }) => builder.input(output, "gradient", parameter.type));
+      return { parameter, tensor, gradient: contributions.reduce((total, part) => add(total, part)) };
+    }),
+  );
   const [first] = trained;
   if (first === undefined) return builder.build();
   const norm = globalNorm(

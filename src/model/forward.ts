@@ -45,7 +45,10 @@ export function buildForward(source: ModelSource, options: ModelOptions): Forwar
   );
   const total = builder.within({ group: groupOf(builder, losses) }, () => {
     const scale = builder.input(lossScale, "scalar", { dtype: losses.dtype, shape: [] });
-    return mul(sum(losses), scale);
+    return mul(
+      builder.sharing(() => sum(losses)),
+      scale,
+    );
   });
   builder.output(lossOutput, total);
   return {

@@ -11,7 +11,7 @@ export interface Layer {
 }
 
 export interface LayerOptions {
-  /** Prefix of the names of its parameters; default: the kind of layer and a number. */
+  /** Prefix of the names of its parameters; default: the group where no other layer has its name, or the kind of layer and a number. */
   readonly name?: string;
   /** The group it is placed with; default: the group it is used in, or at the top of the model a group of its own. */
   readonly group?: string;
@@ -31,9 +31,9 @@ export function defineLayer(
 ): Layer {
   const layer = (x: Tensor): Tensor => {
     const builder = modelOf(x);
-    const name = builder.nameOf(layer, kind, options.name ?? options.group);
+    const name = builder.nameOf(layer, kind, options);
     const group = options.group ?? (builder.group === outermostGroup ? name : builder.group);
-    return builder.within({ group }, () => build(x, builder, name));
+    return builder.within({ group }, () => builder.inLayer(name, () => build(x, builder, name)));
   };
   return Object.assign(layer, { layer: kind });
 }

@@ -1,23 +1,26 @@
 /**
  * What a model is written against: a graph builder that also declares parameters, carried state and dropout keys, and that knows for
- * every tensor which dims run over samples and over time.
+ * every tensor which dims are cut when the mini-batch is cut into items (a slice of the batch, a chunk of time).
  *
- * The roles of dims follow from the iteration spaces of the operations. They are what lets one model be built for any item (a slice
- * of the batch, a chunk of time): a dropout mask needs the global index of its elements.
+ * That is what lets one model be built for any item: a dropout mask needs the global index of its elements, and an operation that needs
+ * all of a cut dim is refused instead of computing something else.
  */
 
 import { UserError } from "../base/errors.ts";
 import type { BatchShape } from "../data/dataset.ts";
 import { GraphBuilder } from "../graph/builder.ts";
 import type { DType } from "../graph/dtype.ts";
-import { add, constant, mul } from "../graph/functions.ts";
+import { add, constant, mul, only, reshape } from "../graph/functions.ts";
+import type { ValueId } from "../graph/graph.ts";
 import type { Op } from "../graph/op.ts";
 import { rulesOf } from "../graph/op-table.ts";
 import { type Shape, stridesOf, type TensorType } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
+import { type CutRole, type DimParts, fixed, followCuts, rolesIn } from "./cut-dims.ts";
 import type { Initializer } from "./initializer.ts";
 
-export type DimRole = "batch" | "time" | "fixed";
+/** What a dim of a data input runs over. */
+export type DimRole = CutRole | "fixed";
 
 /** The part of a mini-batch that one run of the graph sees, and the whole; equal where the batch is not cut. */
 export interface ItemShape {
@@ -59,35 +62,78 @@ export class ModelBuilder extends GraphBuilder {
   readonly options: ModelOptions;
   readonly parameters: ParameterSpec[] = [];
   readonly states: StateSpec[] = [];
-  readonly #roles = new Map<number, readonly DimRole[]>();
+  readonly #parts = new Map<ValueId, readonly DimParts[]>();
   readonly #names = new Map<object, string>();
-  readonly #taken = new Map<string, number>();
+  readonly #taken = new Set<string>();
+  readonly #uses = new Map<string, number>();
+  #layer: string | undefined;
+  #isSumming = false;
 
   constructor(options: ModelOptions) {
     super();
     this.options = options;
   }
 
-  /** The name of a layer: as given, or its kind with a number. The same layer used again keeps its name, and so its parameters. */
-  nameOf(layer: object, kind: string, given: string | undefined): string {
+  /**
+   * The name of a layer: as given; or that of its group where that is free; or its kind with a number. The same layer used again keeps
+   * its name, and so its parameters.
+   */
+  nameOf(
+    layer: object,
+    kind: string,
+    { name, group }: { readonly name?: string; readonly group?: string },
+  ): string {
     const known = this.#names.get(layer);
     if (known !== undefined) return known;
-    const count = this.#taken.get(given ?? kind) ?? 0;
-    if (given !== undefined && count > 0) {
+    if (name !== undefined && this.#taken.has(name)) {
       throw new UserError(
-        `two layers are called "${given}"; names must differ, or use one layer twice to share its parameters`,
+        `two layers are called "${name}"; names must differ, or use one layer twice to share its parameters`,
       );
     }
-    this.#taken.set(given ?? kind, count + 1);
-    const name = given ?? `${kind}${count}`;
-    this.#names.set(layer, name);
-    return name;
+    const chosen =
+      name ?? (group === undefined || this.#taken.has(group) ? this.#freeName(kind, group) : group);
+    this.#taken.add(chosen);
+    this.#names.set(layer, chosen);
+    return chosen;
+  }
+
+  #freeName(kind: string, group: string | undefined): string {
+    const prefix = group === undefined ? kind : `${group}.${kind}`;
+    let count = 0;
+    while (this.#taken.has(`${prefix}${count}`)) count++;
+    return `${prefix}${count}`;
+  }
+
+  /** Runs `build` with the layer named in the messages of its mistakes. */
+  inLayer<T>(name: string, build: () => T): T {
+    const before = this.#layer;
+    this.#layer = name;
+    try {
+      return build();
+    } finally {
+      this.#layer = before;
+    }
+  }
+
+  protected override get place(): string {
+    if (this.#layer === undefined) return super.place;
+    return this.#layer === this.group ? `layer "${this.#layer}"` : `layer "${this.#layer}" of ${super.place}`;
+  }
+
+  /** Runs `build`, whose sums over cut dims are this item's share of a sum over the mini-batch. */
+  sharing<T>(build: () => T): T {
+    this.#isSumming = true;
+    try {
+      return build();
+    } finally {
+      this.#isSumming = false;
+    }
   }
 
   /** Declares a data input whose dims have the given roles. */
   data(name: string, dtype: DType, shape: Shape, roles: readonly DimRole[]): Tensor {
     const tensor = this.input(name, "data", { dtype, shape });
-    this.#roles.set(tensor.id, roles);
+    this.#parts.set(tensor.id, this.#partsOfDims(shape, roles));
     return tensor;
   }
 
@@ -107,15 +153,17 @@ export class ModelBuilder extends GraphBuilder {
     return tensor;
   }
 
-  /** State of the item before; `setState` gives it to the item after. */
+  /** State of the item before; `setState` gives it to the item after. Each state has one user. */
   state(name: string, shape: Shape, kind: StateSpec["kind"], initializer: Initializer): Tensor {
     const type: TensorType = { dtype: this.options.dtype, shape };
+    if (this.states.some((state) => state.name === name)) {
+      throw new UserError(
+        `${this.place} keeps the state "${name}" and can be used only once; make a layer of its own for each use`,
+      );
+    }
     this.states.push({ name, type, group: this.group, kind, initializer });
     const tensor = this.input(`state:${name}`, "state", type);
-    this.#roles.set(
-      tensor.id,
-      shape.map((_, dim) => (kind === "carried" && dim === 0 ? "batch" : "fixed")),
-    );
+    this.#parts.set(tensor.id, this.#partsOfDims(shape, kind === "carried" ? ["batch"] : []));
     return tensor;
   }
 
@@ -125,58 +173,78 @@ export class ModelBuilder extends GraphBuilder {
 
   /** Whether sequences are cut into chunks, so that recurrent layers must carry their state. */
   get isChunked(): boolean {
-    const { item, total } = this.options.shape;
-    return item.time !== total.time;
+    return this.#isCut("time");
   }
 
-  /** A mask over `x` of 1/keep with probability `keep`, else 0: a function of seed, step, layer `name` and global element index. */
+  /** Global index, along a dim that is cut, of the first element of this item. */
+  offset(role: CutRole): Tensor {
+    return this.input(`offset:${role}`, "scalar", { dtype: "i32", shape: [] });
+  }
+
+  /**
+   * A mask over `x` of 1/keep with probability `keep`, else 0: a function of seed, step, layer `name` and global element index. A layer
+   * that is used several times draws different numbers each time.
+   */
   dropoutMask(x: Tensor, name: string, keep: number): Tensor {
-    const { item, total } = this.options.shape;
-    const roles = this.rolesOf(x);
-    const whole = x.shape.map((size, dim) => {
-      const role = roles[dim];
-      return role === "batch" ? total.batch : role === "time" ? (total.time ?? 1) : size;
-    });
-    const strides = stridesOf(whole);
-    const isCut = { batch: item.batch !== total.batch, time: item.time !== total.time };
+    const parts = this.partsOf(x).flat();
+    const strides = stridesOf(parts.map(({ role, size }) => (role === "fixed" ? size : this.#total(role))));
     let base = constant(this, "i32", [], 0);
-    roles.forEach((role, dim) => {
-      if (role === "fixed" || !isCut[role]) return;
-      const offset = this.input(`offset:${role}`, "scalar", { dtype: "i32", shape: [] });
-      base = add(base, mul(offset, constant(this, "i32", [], strides[dim] as number)));
+    parts.forEach(({ role }, i) => {
+      if (role === "fixed") return;
+      base = add(base, mul(this.offset(role), constant(this, "i32", [], strides[i] as number)));
     });
-    const key = this.input(`key:${name}`, "scalar", { dtype: "i32", shape: [] });
-    const [mask] = this.apply({ kind: "dropout-mask", dtype: x.dtype, shape: x.shape, strides, keep }, [
-      key,
-      base,
-    ]);
-    return mask as Tensor;
+    const key = this.input(`key:${this.nextUse(name)}`, "scalar", { dtype: "i32", shape: [] });
+    const shape = parts.map(({ size }) => size);
+    const op = { kind: "dropout-mask", dtype: x.dtype, shape, strides, keep } as const;
+    return reshape(only(super.apply(op, [key, base])), x.shape);
   }
 
-  /** What each dim of `x` runs over. */
-  rolesOf(x: Tensor): readonly DimRole[] {
-    return this.#roles.get(x.id) ?? x.shape.map(() => "fixed");
+  /** `name` at its first use, then `name#2`, `name#3`, ...: what belongs to one use of a shared layer. */
+  nextUse(name: string): string {
+    const count = (this.#uses.get(name) ?? 0) + 1;
+    this.#uses.set(name, count);
+    return count === 1 ? name : `${name}#${count}`;
   }
 
+  /** Which parts of each dim of `x` are cut where the mini-batch is cut into items. */
+  partsOf(x: Tensor): readonly DimParts[] {
+    return this.#parts.get(x.id) ?? x.shape.map((size) => [fixed(size)]);
+  }
+
+  /** As `GraphBuilder.apply`; throws a `UserError` where an operation needs all of a dim that is cut. */
   override apply(op: Op, inputs: readonly Tensor[]): readonly Tensor[] {
     const results = super.apply(op, inputs);
-    const operandRoles = inputs.map((input) => this.rolesOf(input));
-    if (operandRoles.every((roles) => roles.every((role) => role === "fixed"))) return results;
-    const { operands, results: indices } = rulesOf(op.kind).space(op, inputs, results);
-    const loopRoles = new Map<number, DimRole>();
-    operands.forEach((dims, operand) => {
-      dims.forEach((loops, dim) => {
-        const role = operandRoles[operand]?.[dim] ?? "fixed";
-        if (role !== "fixed") for (const loop of loops.slice(0, 1)) loopRoles.set(loop, role);
-      });
-    });
-    results.forEach((result, i) => {
-      this.#roles.set(
-        result.id,
-        (indices[i] ?? []).map((loops) => loopRoles.get(loops[0] ?? -1) ?? "fixed"),
+    const operands = inputs.map((input) => this.partsOf(input));
+    if (operands.flat().every((parts) => rolesIn(parts).length === 0)) return results;
+    const isCarrying = op.kind === "lstm" || op.kind === "gru";
+    const space = rulesOf(op.kind).space(op, inputs, results);
+    const followed = followCuts(space, operands, isCarrying ? "time" : undefined, (role) => {
+      if (this.#isSumming || (op.kind === "batch-norm" && role === "batch")) return;
+      throw new UserError(
+        `${op.kind} in ${this.place} needs the whole ${role} dim; this model cannot be cut into ${role === "time" ? "chunks of time" : "micro-batches"}`,
       );
     });
+    results.forEach((result, i) => {
+      this.#parts.set(result.id, followed[i] ?? []);
+    });
     return results;
+  }
+
+  #total(role: CutRole): number {
+    const { total } = this.options.shape;
+    return role === "batch" ? total.batch : (total.time ?? 1);
+  }
+
+  #isCut(role: CutRole): boolean {
+    const { item, total } = this.options.shape;
+    return item[role] !== total[role];
+  }
+
+  #partsOfDims(shape: Shape, roles: readonly DimRole[]): readonly DimParts[] {
+    return shape.map((size, dim) => {
+      const role = roles[dim] ?? "fixed";
+      return [role !== "fixed" && this.#isCut(role) ? { role, size } : fixed(size)];
+    });
   }
 }
 

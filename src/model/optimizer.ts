@@ -98,6 +98,8 @@ function adamLike(
 ): Optimizer {
   const { beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weightDecay = 0 } = options;
   check(kind, options, { beta1, beta2, weightDecay });
+  if (!(epsilon > 0))
+    throw new UserError(`the optimizer ${kind} is not valid: epsilon must be positive, got ${epsilon}`);
   const blend = (old: Tensor, now: Tensor, beta: number): Tensor =>
     add(mul(old, scalar(old, beta)), mul(now, scalar(now, 1 - beta)));
   return {

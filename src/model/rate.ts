@@ -52,8 +52,15 @@ function rateProblems(rate: Rate): string[] {
   if (typeof rate === "number")
     return rate > 0 && Number.isFinite(rate) ? [] : [`a rate must be positive, got ${rate}`];
   if (rate.kind === "warm-up") return [...countProblem("steps", rate.steps), ...rateProblems(rate.then)];
-  const period = rate.kind === "step" ? countProblem("every", rate.every) : countProblem("steps", rate.steps);
-  return [...rateProblems(rate.rate), ...period];
+  const rest =
+    rate.kind === "step"
+      ? [...countProblem("every", rate.every), ...sizeProblem("factor", rate.factor)]
+      : [...countProblem("steps", rate.steps), ...sizeProblem("final", rate.final)];
+  return [...rateProblems(rate.rate), ...rest];
+}
+
+function sizeProblem(name: string, value: number): string[] {
+  return value >= 0 && Number.isFinite(value) ? [] : [`${name} must be at least 0, got ${value}`];
 }
 
 function countProblem(name: string, count: number): string[] {

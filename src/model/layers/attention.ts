@@ -4,6 +4,8 @@ import { UserError } from "../../base/errors.ts";
 import {
   add,
   constant,
+  gather,
+  gelu,
   greater,
   iota,
   matmul,
@@ -17,7 +19,7 @@ import {
 import type { Tensor } from "../../graph/tensor.ts";
 import { gaussian } from "../initializer.ts";
 import { checkCounts, checkShare, defineLayer, type Layer, type LayerOptions } from "../layer.ts";
-import { applyDropout, gelu, layerNorm, linear } from "./basic.ts";
+import { applyDropout, applyLayerNorm, applyLinear } from "./basic.ts";
 
 export interface AttentionOptions extends LayerOptions {
   readonly heads: number;
@@ -32,27 +34,36 @@ export interface AttentionOptions extends LayerOptions {
  * `value` and `output`, each [width, width] with a bias.
  */
 export function attention(options: AttentionOptions): Layer {
+  checkAttention("attention", options);
+  return defineLayer("attention", options, (x, _builder, name) => applyAttention(x, name, options));
+}
+
+function checkAttention(kind: string, { heads, dropout = 0 }: AttentionOptions): void {
+  checkCounts(kind, { heads });
+  checkShare(kind, "dropout", dropout);
+}
+
+function applyAttention(x: Tensor, name: string, options: AttentionOptions): Tensor {
   const { heads, causal = false, dropout = 0 } = options;
-  checkCounts("attention", { heads });
-  checkShare("attention", "dropout", dropout);
-  return defineLayer("attention", options, (x, _builder, name) => {
-    const [batch, time, width] = x.shape;
-    if (x.shape.length !== 3 || batch === undefined || time === undefined || width === undefined) {
-      throw new UserError(`attention "${name}" expects [batch, time, features], got [${x.shape}]`);
-    }
-    if (width % heads !== 0)
-      throw new UserError(`attention "${name}": ${heads} heads do not divide the width ${width}`);
-    const project = (part: string, input: Tensor): Tensor =>
-      linear({ units: width, name: `${name}.${part}` })(input);
-    const split = (part: string): Tensor =>
-      transpose(reshape(project(part, x), [batch, time, heads, width / heads]), [0, 2, 1, 3]);
-    const [query, key, value] = [split("query"), split("key"), split("value")];
-    const scale = constant(x.scope, x.dtype, [], 1 / Math.sqrt(width / heads));
-    const scores = matmul(mul(query, scale), key, { transposeB: true });
-    const weights = applyDropout(softmax(causal ? maskFuture(scores) : scores), name, dropout);
-    const joined = reshape(transpose(matmul(weights, value), [0, 2, 1, 3]), [batch, time, width]);
-    return project("output", joined);
-  });
+  const [batch, time, width] = x.shape;
+  if (x.shape.length !== 3 || batch === undefined || time === undefined || width === undefined) {
+    throw new UserError(`attention "${name}" expects [batch, time, features], got [${x.shape}]`);
+  }
+  if (width % heads !== 0)
+    throw new UserError(
+      `attention "${name}": ${heads} heads do not divide the width ${width} of [${x.shape}]`,
+    );
+  const split = (part: string): Tensor =>
+    transpose(
+      reshape(applyLinear(x, `${name}.${part}`, width), [batch, time, heads, width / heads]),
+      [0, 2, 1, 3],
+    );
+  const [query, key, value] = [split("query"), split("key"), split("value")];
+  const scale = constant(x.scope, x.dtype, [], 1 / Math.sqrt(width / heads));
+  const scores = matmul(mul(query, scale), key, { transposeB: true });
+  const weights = applyDropout(softmax(causal ? maskFuture(scores) : scores), name, dropout);
+  const joined = reshape(transpose(matmul(weights, value), [0, 2, 1, 3]), [batch, time, width]);
+  return applyLinear(joined, `${name}.output`, width);
 }
 
 /** Scores [..., query, key] with minus a large number where the key lies after the query. */
@@ -71,20 +82,14 @@ export interface TransformerOptions extends AttentionOptions {
 /** A pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x)) with a GELU (Radford et al. 2019). */
 export function transformerBlock(options: TransformerOptions): Layer {
   const { expansion = 4, dropout = 0 } = options;
+  checkAttention("transformerBlock", options);
   return defineLayer("transformerBlock", options, (x, _builder, name) => {
     const width = x.shape.at(-1) as number;
-    const attend = attention({ ...options, name: `${name}.attention` });
-    const attended = add(
-      x,
-      applyDropout(attend(layerNorm({ name: `${name}.norm1` })(x)), `${name}.drop1`, dropout),
-    );
-    const hidden = gelu()(
-      linear({ units: expansion * width, name: `${name}.up` })(
-        layerNorm({ name: `${name}.norm2` })(attended),
-      ),
-    );
-    const down = linear({ units: width, name: `${name}.down` })(hidden);
-    return add(attended, applyDropout(down, `${name}.drop2`, dropout));
+    const attended = applyAttention(applyLayerNorm(x, `${name}.norm1`), `${name}.attention`, options);
+    const middle = add(x, applyDropout(attended, `${name}.drop1`, dropout));
+    const up = applyLinear(applyLayerNorm(middle, `${name}.norm2`), `${name}.up`, expansion * width);
+    const down = applyLinear(gelu(up), `${name}.down`, width);
+    return add(middle, applyDropout(down, `${name}.drop2`, dropout));
   });
 }
 
@@ -96,11 +101,14 @@ export function positionEmbedding(options: LayerOptions & { readonly length: num
     if (x.shape.length !== 3 || time === undefined || width === undefined) {
       throw new UserError(`positionEmbedding "${name}" expects [batch, time, features], got [${x.shape}]`);
     }
-    if (time > options.length)
+    const isCut = builder.partsOf(x)[1]?.some(({ role }) => role === "time") === true;
+    const length = isCut ? (builder.options.shape.total.time ?? time) : time;
+    if (length > options.length)
       throw new UserError(
-        `positionEmbedding "${name}" has ${options.length} positions, the sequence ${time}`,
+        `positionEmbedding "${name}" has ${options.length} positions, the sequence ${length}`,
       );
     const table = builder.parameter(`${name}.table`, [options.length, width], gaussian(0.02));
-    return add(x, sliceDim(table, 0, 0, time));
+    if (!isCut) return add(x, sliceDim(table, 0, 0, time));
+    return add(x, gather(table, add(iota(builder, "i32", [time], 0), builder.offset("time"))));
   });
 }

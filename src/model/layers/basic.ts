@@ -18,11 +18,11 @@ import {
   sub,
   tanh as tanhOf,
 } from "../../graph/functions.ts";
-import { sizeOf } from "../../graph/shape.ts";
+import { sameShape, showType, sizeOf } from "../../graph/shape.ts";
 import type { Tensor } from "../../graph/tensor.ts";
 import { gaussian, ones, uniformWithin, zeros } from "../initializer.ts";
 import { checkCounts, checkShare, defineLayer, type Layer, type LayerOptions } from "../layer.ts";
-import { modelOf } from "../model-builder.ts";
+import { type ModelBuilder, modelOf } from "../model-builder.ts";
 
 export interface EmbeddingOptions extends LayerOptions {
   /** Number of rows. */
@@ -41,17 +41,21 @@ export interface Embedding extends Layer {
 export function embedding(options: EmbeddingOptions): Embedding {
   const { vocabulary, dim } = options;
   checkCounts("embedding", { vocabulary, dim });
-  const table = (x: Tensor): Tensor => {
-    const builder = modelOf(x);
-    const name = builder.nameOf(lookup, "embedding", options.name ?? options.group);
-    return builder.parameter(`${name}.table`, [vocabulary, dim], gaussian(1 / Math.sqrt(dim)));
-  };
-  const lookup = defineLayer("embedding", options, (x) => {
+  const tableOf = (builder: ModelBuilder, name: string): Tensor =>
+    builder.parameter(`${name}.table`, [vocabulary, dim], gaussian(1 / Math.sqrt(dim)));
+  const lookup = defineLayer("embedding", options, (x, builder, name) => {
     if (x.dtype !== "i32")
-      throw new UserError(`embedding expects whole numbers (i32), got ${x.dtype}[${x.shape}]`);
-    return gather(table(x), x);
+      throw new UserError(`embedding "${name}" expects whole numbers (i32), got ${showType(x)}`);
+    return gather(tableOf(builder, name), x);
   });
-  const decode = defineLayer("decode", {}, (x) => matmul(x, table(x), { transposeB: true }));
+  const decode = defineLayer("decode", {}, (x, builder) => {
+    const name = builder.nameOf(lookup, "embedding", options);
+    if (x.shape.length < 2 || x.shape.at(-1) !== dim)
+      throw new UserError(
+        `the decoder of embedding "${name}" with a table of [${vocabulary},${dim}] expects [..., ${dim}], got [${x.shape}]`,
+      );
+    return matmul(x, tableOf(builder, name), { transposeB: true });
+  });
   return Object.assign(lookup, { decode });
 }
 
@@ -63,16 +67,20 @@ export interface LinearOptions extends LayerOptions {
 
 /** x·W + b: [..., in] → [..., units]. Parameters `weight` [in, units], `bias` [units]. */
 export function linear(options: LinearOptions): Layer {
-  const { units, bias = true } = options;
+  const { units, bias } = options;
   checkCounts("linear", { units });
-  return defineLayer("linear", options, (x, builder, name) => {
-    const width = x.shape.at(-1);
-    if (width === undefined || x.shape.length < 2)
-      throw new UserError(`linear "${name}" expects [..., features], got [${x.shape}]`);
-    const bound = uniformWithin(1 / Math.sqrt(width));
-    const y = matmul(x, builder.parameter(`${name}.weight`, [width, units], bound));
-    return bias ? add(y, builder.parameter(`${name}.bias`, [units], zeros, "bias")) : y;
-  });
+  return defineLayer("linear", options, (x, _builder, name) => applyLinear(x, name, units, bias));
+}
+
+/** A linear layer with parameters of the given name, for use inside other layers. */
+export function applyLinear(x: Tensor, name: string, units: number, bias = true): Tensor {
+  const builder = modelOf(x);
+  const width = x.shape.at(-1);
+  if (width === undefined || x.shape.length < 2)
+    throw new UserError(`linear "${name}" expects [samples, ..., features], got [${x.shape}]`);
+  const bound = uniformWithin(1 / Math.sqrt(width));
+  const y = matmul(x, builder.parameter(`${name}.weight`, [width, units], bound));
+  return bias ? add(y, builder.parameter(`${name}.bias`, [units], zeros, "bias")) : y;
 }
 
 /** Zeroes a share `rate` of the elements in training and scales the others by 1/(1-rate) (Srivastava et al. 2014). */
@@ -90,16 +98,15 @@ export function applyDropout(x: Tensor, name: string, rate: number): Tensor {
 
 /** Normalises the last dim (Ba et al. 2016). Parameters `scale` and `shift` of its width. */
 export function layerNorm(options: LayerOptions & { readonly epsilon?: number } = {}): Layer {
-  return defineLayer("layerNorm", options, (x, builder, name) => {
-    const width = x.shape.at(-1) ?? 1;
-    const scale = builder.parameter(`${name}.scale`, [width], ones, "bias");
-    return layerNormalize(
-      x,
-      scale,
-      builder.parameter(`${name}.shift`, [width], zeros, "bias"),
-      options.epsilon,
-    );
-  });
+  return defineLayer("layerNorm", options, (x, _builder, name) => applyLayerNorm(x, name, options.epsilon));
+}
+
+/** A layer norm with parameters of the given name, for use inside other layers. */
+export function applyLayerNorm(x: Tensor, name: string, epsilon?: number): Tensor {
+  const builder = modelOf(x);
+  const width = x.shape.at(-1) ?? 1;
+  const scale = builder.parameter(`${name}.scale`, [width], ones, "bias");
+  return layerNormalize(x, scale, builder.parameter(`${name}.shift`, [width], zeros, "bias"), epsilon);
 }
 
 export interface BatchNormOptions extends LayerOptions {
@@ -182,5 +189,13 @@ export function sequential(layers: readonly Layer[], options: LayerOptions = {})
 
 /** x + layer(x) (He et al. 2016); the sum belongs to `group`, or to the group the layer is in. */
 export function residual(inner: Layer, options: LayerOptions = {}): Layer {
-  return defineLayer("residual", options, (x) => add(x, inner(x)));
+  return defineLayer("residual", options, (x, _builder, name) => {
+    const y = inner(x);
+    if (!sameShape(x.shape, y.shape)) {
+      throw new UserError(
+        `residual "${name}" cannot add its input [${x.shape}] to the output [${y.shape}] of ${inner.layer}; make them equal`,
+      );
+    }
+    return add(x, y);
+  });
 }

@@ -22,10 +22,12 @@ export interface RecurrentOptions extends LayerOptions {
  */
 export function lstm(options: RecurrentOptions): Layer {
   return recurrentLayer("lstm", options, 4, ({ builder, name, units, ...operands }) => {
-    const [h0, c0] = [carried(operands.x, `${name}.h`, units), carried(operands.x, `${name}.c`, units)];
+    const hidden = builder.nextUse(`${name}.h`);
+    const cell = builder.nextUse(`${name}.c`);
+    const [h0, c0] = [carried(operands.x, hidden, units), carried(operands.x, cell, units)];
     const [h, hLast, cLast] = lstmOf({ ...operands, h0, c0 });
-    carry(builder, `${name}.h`, hLast);
-    carry(builder, `${name}.c`, cLast);
+    carry(builder, hidden, hLast);
+    carry(builder, cell, cLast);
     return h;
   });
 }
@@ -37,8 +39,9 @@ export function lstm(options: RecurrentOptions): Layer {
 export function gru(options: RecurrentOptions): Layer {
   return recurrentLayer("gru", options, 3, ({ builder, name, units, ...operands }) => {
     const p = builder.parameter(`${name}.recurrentBias`, [3 * units], zeros, "bias");
-    const [h, hLast] = gruOf({ ...operands, p, h0: carried(operands.x, `${name}.h`, units) });
-    carry(builder, `${name}.h`, hLast);
+    const hidden = builder.nextUse(`${name}.h`);
+    const [h, hLast] = gruOf({ ...operands, p, h0: carried(operands.x, hidden, units) });
+    carry(builder, hidden, hLast);
     return h;
   });
 }
