@@ -1,0 +1,194 @@
+/** Reads the text form of programs, see text.ts. */
+
+import { UserError } from "../base/errors.ts";
+import { dtypes } from "../graph/dtype.ts";
+import type { Graph, Phase } from "../graph/graph.ts";
+import type { TensorType } from "../graph/shape.ts";
+import { parseGraph } from "../graph/text.ts";
+import type { BufferKind, BufferSpec, Feed, Instruction, ItemId, Program } from "./program.ts";
+import { bufferKinds } from "./text.ts";
+
+/** The programs that a text describes. Throws a `UserError` that names every line it cannot read. */
+export function parsePrograms(text: string): readonly Program[] {
+  const problems: string[] = [];
+  const programs = cutSections(text, problems).map((section) => readProgram(section, problems));
+  if (problems.length > 0) throw new UserError("cannot read these programs", problems);
+  return programs;
+}
+
+interface Line {
+  readonly number: number;
+  readonly text: string;
+}
+
+/** The lines of one program; those of each kernel apart. */
+interface Section {
+  readonly device: number;
+  readonly lines: Line[];
+  readonly kernels: string[][];
+}
+
+function cutSections(text: string, problems: string[]): readonly Section[] {
+  const sections: Section[] = [];
+  text.split("\n").forEach((line, index) => {
+    if (line.trim() === "") return;
+    const section = sections.at(-1);
+    const program = /^program (\d+)$/.exec(line);
+    if (program) sections.push({ device: Number(program[1]), lines: [], kernels: [] });
+    else if (section === undefined) problems.push(`line ${index + 1}: expected "program 0", got "${line}"`);
+    else if (line === `kernel k${section.kernels.length}`) section.kernels.push([]);
+    else if (line.startsWith("    ") && section.kernels.length > 0) section.kernels.at(-1)?.push(line);
+    else section.lines.push({ number: index + 1, text: line });
+  });
+  return sections;
+}
+
+function readProgram({ device, lines, kernels }: Section, problems: string[]): Program {
+  const buffers: BufferSpec[] = [];
+  const feeds: Feed[] = [];
+  const instructions: Instruction[] = [];
+  const idOf = bufferIds(lines);
+  for (const { number, text } of lines) {
+    const parsed = readLine(text, idOf);
+    if (parsed === undefined) problems.push(`line ${number}: ${text}`);
+    else if ("type" in parsed) buffers.push(parsed);
+    else if ("start" in parsed) feeds.push(parsed);
+    else instructions.push(parsed);
+  }
+  const graphs = kernels.map((kernel, index) =>
+    readKernel(kernel, `kernel k${index} of program ${device}`, problems),
+  );
+  return { device, kernels: graphs, buffers, instructions, feeds };
+}
+
+function readKernel(lines: readonly string[], where: string, problems: string[]): Graph {
+  try {
+    return parseGraph(lines.join("\n"));
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    problems.push(...error.problems.map((problem) => `${where}, ${problem}`));
+    return { inputs: [], nodes: [], outputs: [], types: [] };
+  }
+}
+
+/** From a reference to the number of the buffer: the number itself, or the place of the name among the `buffer` lines. */
+function bufferIds(lines: readonly Line[]): (reference: string) => number {
+  const ids = new Map<string, number>();
+  for (const { text } of lines) if (text.startsWith("buffer ")) ids.set(nameIn(text), ids.size);
+  return (reference) => {
+    const id = reference.startsWith("#") ? Number(reference.slice(1)) : ids.get(unquote(reference));
+    if (id === undefined) throw new SyntaxError(`unknown buffer ${reference}`);
+    return id;
+  };
+}
+
+const quoted = '"(?:[^"\\\\]|\\\\.)*"';
+const name = `(?:${quoted}|[\\w%.:@*=[\\]/+-]+)`;
+const reference = `(?:${name}|#\\d+)`;
+const list = `\\(((?:${reference}(?:, ${reference})*)?)\\)`;
+const itemPart = "(?: item (\\d+)\\.(\\d+))?";
+const lines = {
+  buffer: new RegExp(`^buffer (${name}): (\\S+) (\\w+)(?: = (\\S+))?(?: rows (\\d+) of (${reference}))?$`),
+  feed: new RegExp(`^feed (${reference}) = (${quoted}) from \\[([\\d,]*)\\]$`),
+  run: new RegExp(
+    `^run k(\\d+) ${list} -> ${list} ([FBWU]) stage (\\d+)${itemPart} @(${quoted}|[\\w.:/-]+)$`,
+  ),
+  message: new RegExp(`^(send|receive) (${reference}) (to|from) (\\d+) tag (\\d+)${itemPart}$`),
+  other: new RegExp(`^(free|guard) (${reference})$`),
+} as const;
+
+type IdOf = (reference: string) => number;
+type Parts = readonly string[];
+
+/** What a line says; undefined where it cannot be read. */
+function readLine(text: string, idOf: IdOf): BufferSpec | Feed | Instruction | undefined {
+  const part = (pattern: RegExp): Parts | undefined => pattern.exec(text) ?? undefined;
+  const [buffer, feed, run, message, other] = [
+    part(lines.buffer),
+    part(lines.feed),
+    part(lines.run),
+    part(lines.message),
+    part(lines.other),
+  ];
+  try {
+    if (buffer) return readBuffer(buffer, idOf);
+    if (feed) return readFeed(feed, idOf);
+    if (run) return readRun(run, idOf);
+    if (message) return readMessage(message, idOf);
+    return other && { kind: other[1] as "free" | "guard", buffer: idOf(other[2] as string) };
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
+
+function readBuffer(
+  [, named = "", shown = "", kind, value, row, of]: Parts,
+  idOf: IdOf,
+): BufferSpec | undefined {
+  const type = readType(shown);
+  if (type === undefined || !isBufferKind(kind)) return undefined;
+  return {
+    name: unquote(named),
+    type,
+    kind,
+    ...(value !== undefined && { value: Number(value) }),
+    ...(row !== undefined && of !== undefined && { view: { of: idOf(of), row: Number(row) } }),
+  };
+}
+
+function readFeed([, buffer = "", input = "", start = ""]: Parts, idOf: IdOf): Feed {
+  return { buffer: idOf(buffer), input: unquote(input), start: numbers(start) };
+}
+
+function readRun(
+  [, kernel, inputs = "", outputs = "", phase, stage, ...rest]: Parts,
+  idOf: IdOf,
+): Instruction {
+  const [microBatch, chunk, group = ""] = rest;
+  const ids = (references: string) => (references.match(new RegExp(reference, "g")) ?? []).map(idOf);
+  return {
+    kind: "run",
+    kernel: Number(kernel),
+    inputs: ids(inputs),
+    outputs: ids(outputs),
+    phase: phase as Phase,
+    stage: Number(stage),
+    group: unquote(group),
+    ...readItem(microBatch, chunk),
+  };
+}
+
+function readMessage(parts: Parts, idOf: IdOf): Instruction | undefined {
+  const [, kind, buffer = "", direction, device, tag, microBatch, chunk] = parts;
+  const message = { buffer: idOf(buffer), tag: Number(tag), ...readItem(microBatch, chunk) };
+  if (kind === "send" && direction === "to") return { kind, ...message, to: Number(device) };
+  if (kind === "receive" && direction === "from") return { kind, ...message, from: Number(device) };
+  return undefined;
+}
+
+function readItem(microBatch: string | undefined, chunk: string | undefined): { readonly item?: ItemId } {
+  return microBatch === undefined ? {} : { item: { microBatch: Number(microBatch), chunk: Number(chunk) } };
+}
+
+function readType(text: string): TensorType | undefined {
+  const [, dtype, shape = ""] = /^(\w+)\[((?:\d+(?:,\d+)*)?)\]$/.exec(text) ?? [];
+  const known = dtypes.find((candidate) => candidate === dtype);
+  return known && { dtype: known, shape: numbers(shape) };
+}
+
+function numbers(text: string): number[] {
+  return text === "" ? [] : text.split(",").map(Number);
+}
+
+function isBufferKind(word: string | undefined): word is BufferKind {
+  return bufferKinds.some((kind) => kind === word);
+}
+
+function nameIn(line: string): string {
+  return unquote(lines.buffer.exec(line)?.[1] ?? line);
+}
+
+function unquote(text: string): string {
+  return text.startsWith('"') ? (JSON.parse(text) as string) : text;
+}

@@ -1,0 +1,125 @@
+/**
+ * Runs programs on paper. Every device carries out its instructions strictly in order; a receive blocks until the message is there, a
+ * send takes no time and leaves a message that arrives `transfer(bytes)` later. For given durations the outcome is exact and does not
+ * depend on the order in which devices are looked at (Kahn 1974), so that a deadlock is found before anything runs.
+ *
+ *     device 0 | F0 F1 ...... B0 B1
+ *     device 1 | .. F0 B0 F1 B1              links carry any number of messages at once
+ */
+
+import { bytesOfType } from "../graph/shape.ts";
+import type { BufferSpec, Instruction, Program, Receive, Run, Send } from "./program.ts";
+
+/** Durations in seconds (or any one unit of time). */
+export interface ProgramCosts {
+  readonly duration: (run: Run, program: Program) => number;
+  readonly transfer: (bytes: number, send: Send, program: Program) => number;
+  /** Messages that a channel (from, to, tag) holds; a send blocks while there are as many. Default: any number. */
+  readonly slots?: number;
+}
+
+/** When one instruction ran: `start` is when its device came to it, `end` when it went on. */
+export interface Timed {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** A device that can never go on, and the message or the slot it waits for. */
+export interface StuckProgram {
+  readonly device: number;
+  readonly instruction: number;
+  readonly waitsFor: Send | Receive;
+}
+
+export interface ProgramReplay {
+  /** By device and instruction; shorter than the program on a device that is stuck. */
+  readonly devices: readonly (readonly Timed[])[];
+  /** Time from 0 to the end of the last instruction. */
+  readonly makespan: number;
+  /** Empty unless the programs deadlock. */
+  readonly stuck: readonly StuckProgram[];
+}
+
+/** The course of one step; program i is that of device i. Never throws, also not for programs that `verifyPrograms` would refuse. */
+export function replayPrograms(programs: readonly Program[], costs: ProgramCosts): ProgramReplay {
+  const channels = new Map<string, Channel>();
+  const devices = programs.map((program) => ({ program, timed: [] as Timed[], now: 0 }));
+  let isMoving = true;
+  while (isMoving) {
+    isMoving = false;
+    for (const device of devices) while (advance(device, channels, costs)) isMoving = true;
+  }
+  return {
+    devices: devices.map(({ timed }) => timed),
+    makespan: devices.reduce((latest, { now }) => Math.max(latest, now), 0),
+    stuck: devices.flatMap(({ program, timed }): StuckProgram[] => {
+      const next = program.instructions[timed.length];
+      if (next?.kind !== "send" && next?.kind !== "receive") return [];
+      return [{ device: program.device, instruction: timed.length, waitsFor: next }];
+    }),
+  };
+}
+
+/** The messages of one channel in order: when each arrives, and when each was taken. */
+interface Channel {
+  readonly arrivals: number[];
+  readonly taken: number[];
+}
+
+interface RunningDevice {
+  readonly program: Program;
+  readonly timed: Timed[];
+  now: number;
+}
+
+/** Carries out the next instruction; false when there is none or it has to wait. */
+function advance(device: RunningDevice, channels: Map<string, Channel>, costs: ProgramCosts): boolean {
+  const instruction = device.program.instructions[device.timed.length];
+  if (instruction === undefined) return false;
+  const end = endOf(instruction, device, channels, costs);
+  if (end === undefined) return false;
+  device.timed.push({ start: device.now, end });
+  device.now = end;
+  return true;
+}
+
+/** When an instruction ends that the device has come to; undefined while that is not known. */
+function endOf(
+  instruction: Instruction,
+  { program, now }: RunningDevice,
+  channels: Map<string, Channel>,
+  costs: ProgramCosts,
+): number | undefined {
+  switch (instruction.kind) {
+    case "run":
+      return now + costs.duration(instruction, program);
+    case "send": {
+      const { arrivals, taken } = channelOf(channels, program.device, instruction.to, instruction.tag);
+      const before = arrivals.length - (costs.slots ?? Number.POSITIVE_INFINITY);
+      const free = before < 0 ? now : taken[before];
+      if (free === undefined) return undefined;
+      const start = Math.max(now, free);
+      const { type } = program.buffers[instruction.buffer] as BufferSpec;
+      arrivals.push(start + costs.transfer(bytesOfType(type), instruction, program));
+      return start;
+    }
+    case "receive": {
+      const { arrivals, taken } = channelOf(channels, instruction.from, program.device, instruction.tag);
+      const arrival = arrivals[taken.length];
+      if (arrival === undefined) return undefined;
+      return taken[taken.push(Math.max(now, arrival)) - 1];
+    }
+    case "free":
+    case "guard":
+      return now;
+    default:
+      return instruction satisfies never;
+  }
+}
+
+function channelOf(channels: Map<string, Channel>, from: number, to: number, tag: number): Channel {
+  const key = `${from} ${to} ${tag}`;
+  const channel = channels.get(key) ?? { arrivals: [], taken: [] };
+  channels.set(key, channel);
+  return channel;
+}
