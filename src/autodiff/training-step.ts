@@ -6,7 +6,7 @@
  */
 
 import { GraphBuilder } from "../graph/builder.ts";
-import { add, constant, div, minimum, scalar, sqrt, square, sum } from "../graph/functions.ts";
+import { add, constant, div, minimum, mul, scalar, sqrt, square, sum } from "../graph/functions.ts";
 import type { Graph } from "../graph/graph.ts";
 import type { TensorType } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
@@ -19,6 +19,8 @@ import { withoutDeadNodes } from "./slice.ts";
 
 /** Output of the update graph: the global norm of the gradient before clipping. */
 export const normOutput = "norm";
+/** Output of the update graph: what every gradient is multiplied by; not finite when the gradient is not. */
+export const scaleOutput = "scale";
 /** As in PyTorch's clip_grad_norm_. */
 const clipEpsilon = 1e-6;
 
@@ -100,10 +102,8 @@ function updateGraph(
     trained.map(({ parameter, gradient }) => ({ group: parameter.group, gradient })),
   );
   builder.output(normOutput, norm);
-  const scale =
-    optimizer.clipNorm === undefined
-      ? undefined
-      : clipScale(builder, first.parameter.group, norm, optimizer.clipNorm);
+  const scale = gradientScale(builder, first.parameter.group, norm, optimizer.clipNorm);
+  builder.output(scaleOutput, scale);
   for (const { parameter, tensor, gradient } of trained) {
     within(parameter.group, () => {
       const states = Object.fromEntries(
@@ -147,10 +147,12 @@ function globalNorm(
   );
 }
 
-/** min(1, limit / (norm + ε)). */
-function clipScale(builder: GraphBuilder, home: string, norm: Tensor, limit: number): Tensor {
+/** min(1, limit / (norm + ε)) + 0·norm: the clipping factor, made NaN by a norm that is not finite. */
+function gradientScale(builder: GraphBuilder, home: string, norm: Tensor, limit: number | undefined): Tensor {
   return builder.within({ group: home, phase: "U" }, () => {
-    const bound = div(scalar(norm, limit), add(norm, scalar(norm, clipEpsilon)));
-    return minimum(bound, constant(builder, norm.dtype, [], 1));
+    const one = constant(builder, norm.dtype, [], 1);
+    const poison = mul(norm, scalar(norm, 0));
+    if (limit === undefined) return add(one, poison);
+    return add(minimum(div(scalar(norm, limit), add(norm, scalar(norm, clipEpsilon))), one), poison);
   });
 }

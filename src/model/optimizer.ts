@@ -12,8 +12,8 @@ import { checkRate, type Rate, rateAt } from "./rate.ts";
 export interface Update {
   readonly parameter: Tensor;
   readonly gradient: Tensor;
-  /** A factor that the gradient is still to be multiplied by (clipping), so that it can be merged into another product. */
-  readonly scale: Tensor | undefined;
+  /** The factor that the gradient is still to be multiplied by (clipping), so that it can be merged into another product. */
+  readonly scale: Tensor;
   readonly states: { readonly [name: string]: Tensor };
   readonly scalars: { readonly [name: string]: Tensor };
 }
@@ -57,8 +57,7 @@ export function sgd(options: SgdOptions): Optimizer {
       const { parameter: p, states } = at;
       const rate = at.scalars["rate"] as Tensor;
       if (weightDecay === 0 && momentum === 0) {
-        const factor = at.scale === undefined ? rate : mul(rate, at.scale);
-        return { parameter: sub(p, mul(at.gradient, factor)), states: {} };
+        return { parameter: sub(p, mul(at.gradient, mul(rate, at.scale))), states: {} };
       }
       const g = decayed(at, weightDecay);
       const v = states["momentum"];
@@ -132,7 +131,7 @@ function adamLike(
 
 /** The gradient after scaling, with the share of the parameter that decays added. */
 function decayed({ gradient, scale, parameter }: Update, decay: number): Tensor {
-  const scaled = scale === undefined ? gradient : mul(gradient, scale);
+  const scaled = mul(gradient, scale);
   return decay === 0 ? scaled : add(scaled, mul(parameter, scalar(parameter, decay)));
 }
 

@@ -45,6 +45,7 @@ export function compileTraining(source: CompileSource, layout: Layout, shape: Ba
   const step = steps[0] as TrainingStep;
   const programs = partition({
     ...placement(layout, groups),
+    inputs: source.inputs,
     steps,
     items: items.slices,
     weights: layout.weights,
@@ -74,6 +75,7 @@ export function compileEvaluation(source: CompileSource, layout: Layout, shape: 
   const states = graph.states.filter(({ kind }) => kind === "statistic");
   const programs = partition({
     ...placement(layout, groupsOf(graph)),
+    inputs: source.inputs,
     steps: [{ item: graph.graph, states, gradients: [] }],
     items: [[slice]],
     weights: "fused",

@@ -135,7 +135,7 @@ export class ItemWriter {
     if (joined) return this.#buffers.joined(writer, plan, value, action.microBatch);
     const buffer = this.#buffers.item(writer, plan, value, action);
     if (input !== undefined) {
-      writer.feed({ buffer, input: input.name, ...this.#sliceOf(action) });
+      writer.feed({ buffer, input: input.name, start: this.#startOf(input.name, action) });
       return buffer;
     }
     const from = this.#source.deviceOf(plan.makerOf.get(value) as number);
@@ -188,6 +188,14 @@ export class ItemWriter {
     const slice = this.#source.items[microBatch]?.[chunk];
     invariant(slice !== undefined, `there is no item (${microBatch}, ${chunk})`);
     return slice;
+  }
+
+  /** Index of the first element of an item in a data input of the whole mini-batch. */
+  #startOf(name: string, action: Action): readonly number[] {
+    const { batch, time } = this.#sliceOf(action);
+    const spec = this.#source.inputs.find((input) => input.name === name);
+    invariant(spec !== undefined, `data input "${name}" is not declared`);
+    return spec.dims.map((dim) => (dim === "batch" ? batch[0] : dim === "time" ? time[0] : 0));
   }
 
   #chunksOf({ microBatch }: ItemId): number {

@@ -6,6 +6,7 @@
 
 import type { TrainingStep } from "../autodiff/training-step.ts";
 import { invariant } from "../base/errors.ts";
+import type { InputSpec } from "../data/dataset.ts";
 import type { Graph } from "../graph/graph.ts";
 import type { Program } from "../program/program.ts";
 import { piecesOf, type Schedule, type Weights } from "../schedule/action.ts";
@@ -31,6 +32,7 @@ export interface PartitionSource {
   readonly items: readonly (readonly ItemSlice[])[];
   readonly schedule: Schedule;
   readonly weights: Weights;
+  readonly inputs: readonly InputSpec[];
   readonly stageOf: (group: string) => number;
   readonly deviceOf: (stage: number) => number;
 }

@@ -4,8 +4,8 @@
  */
 
 import type { GradientOutput } from "../autodiff/differentiate.ts";
-import { normOutput } from "../autodiff/training-step.ts";
-import type { Graph, GraphInput, ValueId } from "../graph/graph.ts";
+import { normOutput, scaleOutput } from "../autodiff/training-step.ts";
+import type { Graph, GraphInput, Node, ValueId } from "../graph/graph.ts";
 import type { TensorType } from "../graph/shape.ts";
 import type { BufferKind, BufferSpec } from "../program/program.ts";
 import type { DeviceWriter } from "./device-writer.ts";
@@ -23,6 +23,10 @@ export class UpdateWriter {
   readonly #mail: Mail;
   readonly #segments: readonly Segment[];
   readonly #kernels = new TargetGraphs();
+  /** The value that is not finite when the step is broken. */
+  readonly #scale: ValueId | undefined;
+  /** Devices that check it already. */
+  readonly #guarded = new Set<number>();
   /** The device that makes each value, and the one where each gradient arises. */
   readonly #makers = new Map<ValueId, number>();
   readonly #users = new Map<ValueId, Set<number>>();
@@ -38,7 +42,12 @@ export class UpdateWriter {
     this.#placement = placement;
     this.#writers = writers;
     this.#mail = mail;
-    this.#segments = cutSegments(update, ({ group }) => `${placement.stageOf(group)} ${group}`);
+    this.#scale = update.outputs.find(({ name }) => name === scaleOutput)?.value;
+    const before = ancestorsOf(update, this.#scale);
+    this.#segments = cutSegments(
+      update,
+      (node) => `${placement.stageOf(node.group)} ${node.group} ${before.has(node)}`,
+    );
     for (const { output, group } of gradients) {
       this.#makers.set(
         update.inputs.findIndex(({ name }) => name === output),
@@ -72,6 +81,7 @@ export class UpdateWriter {
       if (from !== undefined && from !== device) this.#mail.receive(from, device, buffer, spec.name);
       return buffer;
     });
+    if (this.#scale !== undefined && segment.inputs.includes(this.#scale)) this.#guard(writer, this.#scale);
     const targets = segment.outputs.flatMap((value, position) => this.#targets(writer, value, position));
     writer.add({
       kind: "run",
@@ -82,6 +92,13 @@ export class UpdateWriter {
       stage: this.#placement.stageOf(segment.group),
       group: segment.group,
     });
+  }
+
+  /** Nothing after this changes parameters unless the gradient is finite. */
+  #guard(writer: DeviceWriter, scale: ValueId): void {
+    if (this.#guarded.has(writer.device)) return;
+    this.#guarded.add(writer.device);
+    writer.add({ kind: "guard", buffer: writer.buffer(this.#specOf(scale)) });
   }
 
   /** Where a result goes: the lasting tensors it renews, and a buffer of its own if another segment uses it. */
@@ -136,6 +153,17 @@ export class UpdateWriter {
   #deviceOf(segment: Segment): number {
     return this.#placement.deviceOf(this.#placement.stageOf(segment.group));
   }
+}
+
+/** The nodes that `value` depends on. */
+function ancestorsOf(graph: Graph, value: ValueId | undefined): ReadonlySet<Node> {
+  const needed = new Set(value === undefined ? [] : [value]);
+  const nodes = graph.nodes.toReversed().filter((node) => {
+    const isNeeded = node.outputs.some((output) => needed.has(output));
+    if (isNeeded) for (const operand of node.inputs) needed.add(operand);
+    return isNeeded;
+  });
+  return new Set(nodes);
 }
 
 const kinds: { readonly [R in GraphInput["role"]]: BufferKind } = {

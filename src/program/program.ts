@@ -7,6 +7,7 @@
  *     send        a copy of a buffer leaves for another device; the buffer may be reused after the instruction that frees it
  *     receive     the next message of the channel (from, tag) arrives in a buffer
  *     free        the buffer's contents are not needed any more
+ *     guard       the program ends here if a scalar is not finite
  *     results     `result` buffers are read after the last instruction
  */
 
@@ -78,14 +79,19 @@ export interface Free {
   readonly buffer: number;
 }
 
-export type Instruction = Run | Send | Receive | Free;
+/** Ends the program here, without an error, when the scalar in `buffer` is not finite: a broken step must not change parameters. */
+export interface Guard {
+  readonly kind: "guard";
+  readonly buffer: number;
+}
 
-/** A slice of a data input: samples `batch` and time steps `time` (from, to) of the mini-batch, into `buffer`. */
+export type Instruction = Run | Send | Receive | Free | Guard;
+
+/** A block of a data input of the whole mini-batch, beginning at `start` (one index for each dim) and as large as `buffer`. */
 export interface Feed {
   readonly buffer: number;
   readonly input: string;
-  readonly batch: readonly [number, number];
-  readonly time: readonly [number, number];
+  readonly start: readonly number[];
 }
 
 export interface Program {
@@ -108,6 +114,7 @@ export function readsOf(instruction: Instruction): readonly number[] {
     case "run":
       return instruction.inputs;
     case "send":
+    case "guard":
       return [instruction.buffer];
     case "receive":
     case "free":
@@ -126,6 +133,7 @@ export function writesOf(instruction: Instruction): readonly number[] {
       return [instruction.buffer];
     case "send":
     case "free":
+    case "guard":
       return [];
     default:
       return instruction satisfies never;
