@@ -7,14 +7,9 @@ import { invariant, UserError } from "../base/errors.ts";
 import type { TensorData } from "../data/dataset.ts";
 import { allocate, elementBytes, type TypedArray } from "../graph/dtype.ts";
 import { showType, sizeOf, stridesOf, type TensorType } from "../graph/shape.ts";
+import { locateInstruction } from "../program/locate.ts";
 import { planMemory } from "../program/memory.ts";
-import {
-  type BufferSpec,
-  type Instruction,
-  type ItemId,
-  isPersistent,
-  type Program,
-} from "../program/program.ts";
+import { type BufferSpec, type Instruction, isPersistent, type Program } from "../program/program.ts";
 import type { Engine, Kernel, TensorBuffer } from "./engine.ts";
 import type { Transfer, Transport } from "./transport.ts";
 
@@ -26,6 +21,8 @@ export interface DeviceOptions {
   readonly deadline: number;
   /** Clock in seconds. */
   readonly now: () => number;
+  /** Called before every instruction with the program's key and the instruction's index. */
+  readonly onInstruction?: (program: string, index: number) => void;
 }
 
 /** What one step needs from outside. */
@@ -58,7 +55,7 @@ interface Loaded {
 /** An instruction ready to run; false ends the program. */
 type Step = () => boolean | undefined | Promise<void>;
 
-export class Device implements AsyncDisposable {
+export class Device {
   readonly #options: DeviceOptions;
   readonly #loaded = new Map<string, Loaded>();
   /** Buffers that programs share, by name and type. */
@@ -118,7 +115,7 @@ export class Device implements AsyncDisposable {
     const loaded = this.#loaded.get(key);
     invariant(loaded !== undefined, `no program "${key}" is loaded`);
     feed(loaded, input);
-    await this.#execute(loaded);
+    await this.#execute(key, loaded);
     const results: { [name: string]: number } = {};
     loaded.program.buffers.forEach(({ name, kind }, id) => {
       if (kind === "result") results[name] = Number(loaded.buffers[id]?.data[0]);
@@ -126,23 +123,19 @@ export class Device implements AsyncDisposable {
     return { results, times: loaded.times };
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#loaded.clear();
-    await this.#options.engine[Symbol.asyncDispose]();
-  }
-
   /** The loop. Sends are under way until their buffer is freed or the program ends. */
-  async #execute({ program, steps, times }: Loaded): Promise<void> {
-    const { now } = this.#options;
+  async #execute(key: string, { program, steps, times }: Loaded): Promise<void> {
+    const { now, onInstruction } = this.#options;
     times.fill(Number.NaN);
     for (let i = 0; i < steps.length; i++) {
       times[2 * i] = now();
       try {
+        onInstruction?.(key, i);
         const result = (steps[i] as Step)();
         if (result === false) break;
         if (result !== undefined) await result;
       } catch (error) {
-        throw new InstructionError(`${describeInstruction(program, i)}: ${(error as Error).message}`, {
+        throw new InstructionError(`${locateInstruction(program, i)}: ${(error as Error).message}`, {
           cause: error,
         });
       }
@@ -287,43 +280,4 @@ function bytesOf({ data }: TensorBuffer): Uint8Array {
 function fill(data: TypedArray, value: number): void {
   if (data instanceof BigInt64Array) data.fill(BigInt(value));
   else data.fill(value);
-}
-
-/** "device 1, stage 1, item (0, 2), instruction 17 (run B of layer4)". */
-export function describeInstruction(program: Program, index: number): string {
-  const instruction = program.instructions[index] as Instruction;
-  const nameOf = (id: number) => `"${program.buffers[id]?.name}"`;
-  const item = "item" in instruction && instruction.item !== undefined ? [showItem(instruction.item)] : [];
-  switch (instruction.kind) {
-    case "run": {
-      const { phase, group, stage } = instruction;
-      return [
-        `device ${program.device}`,
-        `stage ${stage}`,
-        ...item,
-        `instruction ${index} (run ${phase} of ${group})`,
-      ].join(", ");
-    }
-    case "send":
-      return [
-        `device ${program.device}`,
-        ...item,
-        `instruction ${index} (send ${nameOf(instruction.buffer)} to device ${instruction.to})`,
-      ].join(", ");
-    case "receive":
-      return [
-        `device ${program.device}`,
-        ...item,
-        `instruction ${index} (receive ${nameOf(instruction.buffer)} from device ${instruction.from})`,
-      ].join(", ");
-    case "free":
-    case "guard":
-      return `device ${program.device}, instruction ${index} (${instruction.kind} ${nameOf(instruction.buffer)})`;
-    default:
-      return instruction satisfies never;
-  }
-}
-
-function showItem({ microBatch, chunk }: ItemId): string {
-  return `item (${microBatch}, ${chunk})`;
 }

@@ -18,27 +18,18 @@ import {
   compileTraining,
 } from "../partition/compile.ts";
 import type { Program } from "../program/program.ts";
-import type { StepInput, StepOutput } from "./device.ts";
+import type { Cluster } from "./cluster.ts";
+import type { StepInput } from "./device.ts";
 import type { Engine, TensorBuffer } from "./engine.ts";
 import { findNonFinite, NonFiniteError } from "./non-finite.ts";
-
-/** A device as the trainer sees it, in this thread or another. */
-export interface DeviceHandle extends AsyncDisposable {
-  load(programs: ReadonlyMap<string, Program>): Promise<void>;
-  run(program: string, input: StepInput): Promise<StepOutput>;
-  /** Overwrites lasting tensors that the device holds; others are ignored. */
-  write(tensors: ReadonlyMap<string, TypedArray>): Promise<void>;
-  /** Copies of all lasting tensors that the device holds. */
-  read(): Promise<ReadonlyMap<string, TensorBuffer>>;
-}
 
 export interface TrainerOptions {
   readonly source: CompileSource;
   readonly data: DataSet;
   readonly layout: Layout;
   readonly seed: number;
-  /** One for each device of the layout, in order. */
-  readonly devices: readonly DeviceHandle[];
+  /** Has a device for each of the layout, in order. Not disposed by the trainer. */
+  readonly cluster: Cluster;
   /** Repeats a step that went wrong in order to find out where. */
   readonly engine: Engine;
 }
@@ -79,9 +70,8 @@ export class Trainer {
     const training = compileAll((shape) => compileTraining(source, layout, shape));
     const evaluation = compileAll((shape) => compileEvaluation(source, layout, shape));
     const trainer = new Trainer(options, training, evaluation);
-    await Promise.all(options.devices.map((device, index) => device.load(trainer.#programsOf(index))));
-    const tensors = trainer.#initialTensors();
-    await Promise.all(options.devices.map((device) => device.write(tensors)));
+    await options.cluster.load(layout.devices.map((_, device) => trainer.#programsOf(device)));
+    await options.cluster.write(trainer.#initialTensors());
     return trainer;
   }
 
@@ -107,7 +97,7 @@ export class Trainer {
     const rates = this.#options.source.optimizer.scalars(this.#step);
     const input = this.#input(compiled, batch, targets, rates);
     const program = trainingKey(batch.shapeKey);
-    const outputs = await this.#run(program, input);
+    const outputs = await this.#options.cluster.run(program, input);
     const results = Object.assign({}, ...outputs.map((output) => output.results)) as {
       readonly [name: string]: number;
     };
@@ -134,7 +124,7 @@ export class Trainer {
     for await (const batch of batches) {
       const compiled = this.#compiledFor(this.#evaluation, batch);
       const targets = batch.validTargets ?? compiled.targets;
-      const outputs = await this.#run(
+      const outputs = await this.#options.cluster.run(
         evaluationKey(batch.shapeKey),
         this.#input(compiled, batch, targets, {}),
       );
@@ -147,7 +137,7 @@ export class Trainer {
 
   /** Copies of all tensors that last: parameters, optimizer state, running statistics; each once. */
   async tensors(): Promise<ReadonlyMap<string, TensorBuffer>> {
-    const held = await Promise.all(this.#options.devices.map((device) => device.read()));
+    const held = await this.#options.cluster.read();
     return new Map(
       held.flatMap((tensors) => [...tensors]).toSorted(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)),
     );
@@ -163,10 +153,6 @@ export class Trainer {
     const [compiled] = this.#training.values();
     invariant(compiled !== undefined, "a data set has at least one shape");
     return compiled;
-  }
-
-  #run(program: string, input: StepInput): Promise<readonly StepOutput[]> {
-    return Promise.all(this.#options.devices.map((device) => device.run(program, input)));
   }
 
   #programsOf(device: number): ReadonlyMap<string, Program> {
