@@ -36,7 +36,7 @@ export interface Kernel {
   bind(inputs: readonly TensorBuffer[], outputs: readonly TensorBuffer[]): BoundKernel;
 }
 
-/** Disposing the engine frees all that it compiled; its kernels must not run afterwards. */
+/** The kernels of one engine run one at a time. Disposing the engine frees all that it compiled; its kernels must not run afterwards. */
 export interface Engine extends AsyncDisposable {
   readonly name: string;
   /** Compiles a segment. Segments of equal structure (`structureKey`) share what was compiled, also under concurrent calls. */

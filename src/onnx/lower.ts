@@ -3,7 +3,7 @@
  *
  *     graph ── one table entry per operation ──► nodes, constants ── names of outputs ──► encode ──► bytes
  *
- * Inputs are called i0, i1, ... and outputs o0, o1, ..., by position. Nodes carry the index and kind of the operation that they
+ * Inputs are called i0, i1, ... and outputs o0, o1, ..., by position; an input may also be fed by rows (i3_0_400). Nodes carry the index and kind of the operation that they
  * come from, so that a message of ONNX Runtime can be traced back (`originOf`).
  */
 
@@ -12,14 +12,24 @@ import { type Graph, type Node, typeOf, type ValueId } from "../graph/graph.ts";
 import { showType, sizeOf, type TensorType } from "../graph/shape.ts";
 import { Emitter } from "./emitter.ts";
 import { encodeModel } from "./encode.ts";
+import { type HostMask, scalarNodes } from "./host-mask.ts";
 import { loweringOf } from "./lower/table.ts";
 import type { OnnxGraph, OnnxValue } from "./model.ts";
 import type { Lowered, Site } from "./site.ts";
 
+/** Where an input of the model comes from: an input of the graph, or a range of its dim 0. */
+export interface Feed {
+  readonly name: string;
+  readonly input: number;
+  readonly rows?: readonly [start: number, stop: number];
+}
+
 export interface LoweredGraph {
   readonly model: Uint8Array;
-  /** Names of the model's inputs, in the order of the graph's. */
-  readonly inputs: readonly string[];
+  readonly feeds: readonly Feed[];
+  /** Inputs of the model that the engine fills itself before each run. */
+  readonly masks: readonly HostMask[];
+  /** Names of the model's outputs, in the order of the graph's. */
   readonly outputs: readonly string[];
 }
 
@@ -30,14 +40,24 @@ export interface LowerOptions {
 
 /** The model of a graph. Throws a `UserError` that lists every tensor without elements, which ONNX Runtime cannot bind. */
 export function lowerGraph(graph: Graph, options: LowerOptions = {}): LoweredGraph {
-  const lowered = lowerToModel(graph);
+  refuseEmpty(graph);
+  const context: Context = { graph, emitter: new Emitter(), feeds: [], masks: [], read: valuesRead(graph) };
+  const { emitter, feeds, masks } = context;
+  const values: Lowered[] = graph.inputs.map((_, input) => fed(context, input));
+  graph.nodes.forEach((node, index) => {
+    emitter.origin = `op${index}:${node.op.kind}`;
+    for (const value of lowerNode(context, node, values)) values.push(value);
+  });
+  emitter.origin = "outputs";
+  const renamed = nameOutputs(graph, values, emitter);
+  const inputs = [...feeds.map((feed) => describedFeed(graph, feed)), ...masks.map(describedMask)];
+  const outputs = graph.outputs.map(
+    ({ value }, i): OnnxValue => ({ name: `o${i}`, ...typeOf(graph, value) }),
+  );
+  const whole = emitter.graph(inputs, outputs, renamed);
   const { sentinel } = options;
-  const model = encodeModel(sentinel === undefined ? lowered : withSentinel(lowered, sentinel));
-  return {
-    model,
-    inputs: lowered.inputs.map(({ name }) => name),
-    outputs: lowered.outputs.map(({ name }) => name),
-  };
+  const model = encodeModel(sentinel === undefined ? whole : withSentinel(whole, sentinel));
+  return { model, feeds, masks, outputs: outputs.map(({ name }) => name) };
 }
 
 /** The operation that a name of a node in a message of ONNX Runtime comes from, where the message has one. */
@@ -46,18 +66,13 @@ export function originOf(graph: Graph, message: string): Node | undefined {
   return index === undefined ? undefined : graph.nodes[Number(index)];
 }
 
-/** The model of a graph as data. */
-export function lowerToModel(graph: Graph): OnnxGraph {
-  refuseEmpty(graph);
-  const emitter = new Emitter();
-  const values: Lowered[] = graph.inputs.map((_, value) => direct(typeOf(graph, value), `i${value}`));
-  const read = valuesRead(graph);
-  graph.nodes.forEach((node, index) => {
-    emitter.origin = `op${index}:${node.op.kind}`;
-    for (const value of lowerNode(graph, node, values, emitter, read)) values.push(value);
-  });
-  emitter.origin = "outputs";
-  return withOutputs(graph, values, emitter);
+interface Context {
+  readonly graph: Graph;
+  readonly emitter: Emitter;
+  readonly feeds: Feed[];
+  readonly masks: HostMask[];
+  /** For each value, whether anything that is needed reads it. */
+  readonly read: readonly boolean[];
 }
 
 function refuseEmpty(graph: Graph): void {
@@ -67,7 +82,6 @@ function refuseEmpty(graph: Graph): void {
   if (problems.length > 0) throw new UserError("tensors without elements cannot be computed", problems);
 }
 
-/** For each value, whether a node that is itself needed, or an output, reads it. */
 function valuesRead(graph: Graph): readonly boolean[] {
   const read = graph.types.map(() => false);
   for (const { value } of graph.outputs) read[value] = true;
@@ -77,19 +91,46 @@ function valuesRead(graph: Graph): readonly boolean[] {
   return read;
 }
 
-function lowerNode(
-  graph: Graph,
-  node: Node,
-  values: readonly Lowered[],
-  emitter: Emitter,
-  read: readonly boolean[],
-): readonly Lowered[] {
+/** An input of the graph, as a whole or by rows; each way is an input of the model once it is asked for. */
+function fed({ graph, feeds }: Context, input: number): Lowered {
+  const type = typeOf(graph, input);
+  const feed = (made: Feed): string => {
+    if (!feeds.some(({ name }) => name === made.name)) feeds.push(made);
+    return made.name;
+  };
+  const name = `i${input}`;
+  const full = () => feed({ name, input });
+  return {
+    type,
+    thin: {
+      get name() {
+        return full();
+      },
+      shape: type.shape,
+    },
+    full,
+    rows: (start, stop) => feed({ name: `${name}_${start}_${stop}`, input, rows: [start, stop] }),
+  };
+}
+
+function describedFeed(graph: Graph, { name, input, rows }: Feed): OnnxValue {
+  const { dtype, shape } = typeOf(graph, input);
+  return { name, dtype, shape: rows === undefined ? shape : shape.with(0, rows[1] - rows[0]) };
+}
+
+function describedMask({ name, type }: HostMask): OnnxValue {
+  return { name, ...type };
+}
+
+function lowerNode(context: Context, node: Node, values: readonly Lowered[]): readonly Lowered[] {
+  const { graph, emitter, read } = context;
   const results = node.outputs.map((value) => typeOf(graph, value));
   const used = node.outputs.map((value) => read[value] === true);
   if (!used.includes(true)) return results.map((type) => direct(type, ""));
   const inputs = node.inputs.map((value) => values[value] as Lowered);
   const site: Site = { emitter, inputs, results, used };
-  if (node.op.kind === "constant" || node.op.kind === "broadcast") return [deferred(node, site)];
+  const special = hostMask(context, node) ?? deferred(node, site);
+  if (special !== undefined) return [special];
   const names = loweringOf(node.op.kind)(node.op, site);
   return results.map((type, i) => direct(type, names[i] as string));
 }
@@ -98,8 +139,20 @@ function direct(type: TensorType, name: string): Lowered {
   return { type, thin: { name, shape: type.shape }, full: () => name };
 }
 
-/** A constant or repeated tensor, which most consumers can read in its small form. */
-function deferred({ op }: Node, site: Site): Lowered {
+/** A dropout mask whose key and base the engine can compute. */
+function hostMask({ graph, masks }: Context, { op, inputs, outputs }: Node): Lowered | undefined {
+  if (op.kind !== "dropout-mask") return undefined;
+  const nodes = scalarNodes(graph, inputs);
+  if (nodes === undefined) return undefined;
+  const [key, base] = inputs as [ValueId, ValueId];
+  const type = typeOf(graph, outputs[0] as ValueId);
+  const mask = { name: `mask${masks.length}`, type, op, key, base, nodes };
+  masks.push(mask);
+  return direct(type, mask.name);
+}
+
+/** Constants, repeated tensors and squares, which many consumers can read in a smaller form; written out when one cannot. */
+function deferred({ op }: Node, site: Site): Lowered | undefined {
   const { emitter } = site;
   const type = site.results[0] as TensorType;
   let made: string | undefined;
@@ -107,20 +160,46 @@ function deferred({ op }: Node, site: Site): Lowered {
     made ??= loweringOf(op.kind)(op, site)[0] as string;
     return made;
   };
-  if (op.kind === "constant") {
-    return { type, thin: { name: emitter.scalar(op.dtype, op.value), shape: [] }, constant: op.value, full };
+  const [source] = site.inputs;
+  switch (op.kind) {
+    case "constant":
+      return {
+        type,
+        thin: { name: emitter.scalar(op.dtype, op.value), shape: [] },
+        constant: op.value,
+        full,
+      };
+    case "broadcast":
+      return source && { type, thin: source.thin, full, ...constantOf(source) };
+    case "square":
+      return (
+        source && {
+          type,
+          thin: {
+            get name() {
+              return full();
+            },
+            shape: type.shape,
+          },
+          squared: source.full(),
+          full,
+        }
+      );
+    default:
+      return undefined;
   }
-  const source = site.inputs[0] as Lowered;
-  return {
-    type,
-    thin: source.thin,
-    ...(source.constant === undefined ? {} : { constant: source.constant }),
-    full,
-  };
+}
+
+function constantOf({ constant }: Lowered): { readonly constant?: number } {
+  return constant === undefined ? {} : { constant };
 }
 
 /** Gives every output its name; a value that is not a node's result, or is an output twice, is copied. */
-function withOutputs(graph: Graph, values: readonly Lowered[], emitter: Emitter): OnnxGraph {
+function nameOutputs(
+  graph: Graph,
+  values: readonly Lowered[],
+  emitter: Emitter,
+): ReadonlyMap<string, string> {
   const names = graph.outputs.map(({ value }) => (values[value] as Lowered).full());
   const results = emitter.results();
   const renamed = new Map<string, string>();
@@ -128,12 +207,7 @@ function withOutputs(graph: Graph, values: readonly Lowered[], emitter: Emitter)
     if (results.has(name) && !renamed.has(name)) renamed.set(name, `o${index}`);
     else emitter.emitAs(`o${index}`, "Identity", [name]);
   });
-  const described = (name: string, value: ValueId): OnnxValue => ({ name, ...typeOf(graph, value) });
-  return emitter.graph(
-    graph.inputs.map((_, value) => described(`i${value}`, value)),
-    graph.outputs.map(({ value }, index) => described(`o${index}`, value)),
-    renamed,
-  );
+  return renamed;
 }
 
 function withSentinel(graph: OnnxGraph, sentinel: string): OnnxGraph {

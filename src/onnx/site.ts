@@ -13,6 +13,10 @@ export interface Lowered {
   readonly thin: { readonly name: string; readonly shape: Shape };
   /** The number that every element is, where that is known. */
   readonly constant?: number;
+  /** Name of the tensor whose square this is, where that is known. */
+  readonly squared?: string;
+  /** Elements start to stop of dim 0, where that costs nothing: rows of an input are bound as a tensor of their own. */
+  readonly rows?: (start: number, stop: number) => string;
   /** Name of the tensor in its full shape. */
   full(): string;
 }
@@ -36,6 +40,22 @@ export function operands(site: Site): readonly string[] {
 /** Name of one operand in full shape. */
 export function operand(site: Site, index: number): string {
   return lowered(site, index).full();
+}
+
+/** Name of equal parts of dim 0 of one operand. */
+export function operandParts(site: Site, index: number, count: number): readonly string[] {
+  const { type, rows, full } = lowered(site, index);
+  const size = (type.shape[0] as number) / count;
+  const starts = Array.from({ length: count }, (_, part) => part * size);
+  if (rows !== undefined) return starts.map((start) => rows(start, start + size));
+  const { emitter } = site;
+  const inputs = [full(), emitter.ints(starts.map(() => size))];
+  return emitter.emitMany(
+    "Split",
+    inputs,
+    { axis: 0 },
+    starts.map(() => true),
+  );
 }
 
 export function operandType(site: Site, index: number): TensorType {

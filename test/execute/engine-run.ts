@@ -15,7 +15,11 @@ export function bufferOf(type: TensorType, values?: ArrayLike<number>): TensorBu
   return buffer;
 }
 
-export async function runOn(engine: Engine, graph: Graph, inputs: readonly Dense[]): Promise<readonly Dense[]> {
+export async function runOn(
+  engine: Engine,
+  graph: Graph,
+  inputs: readonly Dense[],
+): Promise<readonly Dense[]> {
   const kernel = await engine.prepare(graph);
   const given = inputs.map(({ data }, i) => bufferOf(graph.types[i] as TensorType, data));
   const outputs = graph.outputs.map(({ value }) => untouched(graph.types[value] as TensorType));
@@ -25,7 +29,10 @@ export async function runOn(engine: Engine, graph: Graph, inputs: readonly Dense
 
 /** A buffer in which a missing write shows. */
 function untouched(type: TensorType): TensorBuffer {
-  return bufferOf(type, new Float64Array(sizeOf(type.shape)).fill(type.dtype.startsWith("f") ? Number.NaN : 77));
+  return bufferOf(
+    type,
+    new Float64Array(sizeOf(type.shape)).fill(type.dtype.startsWith("f") ? Number.NaN : 77),
+  );
 }
 
 /** Runs on the engine and compares every output with the reference evaluation of the same (rounded) inputs. */
@@ -36,10 +43,7 @@ export async function expectAgrees(
   tolerance: number,
 ): Promise<void> {
   const rounded = inputs.map(({ data }, i) => readBuffer(bufferOf(graph.types[i] as TensorType, data)));
-  const values = evaluateAll(
-    graph,
-    new Map(graph.inputs.map(({ name }, i) => [name, rounded[i] as Dense])),
-  );
+  const values = evaluateAll(graph, new Map(graph.inputs.map(({ name }, i) => [name, rounded[i] as Dense])));
   const got = await runOn(engine, graph, rounded);
   graph.outputs.forEach(({ name, value }, i) => {
     expectClose(got[i] as Dense, values[value] as Dense, tolerance, name);

@@ -4,9 +4,7 @@
  *
  *     prepare ── structureKey ──► session (made once) ── bind ──► tensors over the buffers ── run: no copies, no new tensors
  *
- * The binding of ONNX Runtime 1.30 copies every output once more into a fresh JavaScript tensor that nobody asked for (8 MB: 1 ms
- * and garbage). It refuses to do so for outputs that are not tensors, and stops at the first of these, after the computation. So
- * models with large outputs begin with an empty sequence, and that one refusal is expected (`binding.ts`).
+ * Large outputs are kept from being copied once more by the binding: see `refusal.ts`.
  */
 
 import { InferenceSession, Tensor } from "onnxruntime-node";
@@ -25,7 +23,9 @@ import { allocate, type DType } from "../../graph/dtype.ts";
 import type { Graph } from "../../graph/graph.ts";
 import { bytesOfType, sizeOf, type TensorType } from "../../graph/shape.ts";
 import { structureKey } from "../../graph/structure.ts";
-import { type LoweredGraph, lowerGraph, originOf } from "../../onnx/lower.ts";
+import { fillHostMask } from "../../onnx/host-mask.ts";
+import { type Feed, type LoweredGraph, lowerGraph, originOf } from "../../onnx/lower.ts";
+import { probeRefusal, sentinelName } from "./refusal.ts";
 
 export interface OnnxRuntimeOptions {
   /** Threads that one operation may use; default 1. */
@@ -39,18 +39,28 @@ export interface OnnxRuntimeEngine extends Engine {
   sessions(): number;
 }
 
-interface Prepared extends LoweredGraph {
+interface Prepared {
+  readonly lowered: LoweredGraph;
   readonly session: InferenceSession;
-  /** True when every successful run ends in the binding's refusal to convert the sentinel. */
-  readonly refuses: boolean;
+  /** Dropout masks, filled before each run. */
+  readonly masks: readonly TensorBuffer[];
+  /** Outputs that are computed into memory of the engine first, by index. */
+  readonly own: Map<number, TensorBuffer>;
+  /** The message with which every successful run ends, where the model has a sentinel. */
+  readonly refusal?: string;
 }
 
-/** An engine on the CPU with its own sessions. */
+/** An engine on the CPU with its own sessions. Its kernels must run one at a time. */
 export function onnxRuntimeEngine(options: OnnxRuntimeOptions = {}): OnnxRuntimeEngine {
   const prepared = new Map<string, Promise<Prepared>>();
+  const probe = { refusal: undefined as Promise<string | undefined> | undefined };
+  const create = async (segment: Graph): Promise<Prepared> => {
+    probe.refusal ??= probeRefusal();
+    return createSession(segment, options, await probe.refusal);
+  };
   const prepare = async (segment: Graph): Promise<Kernel> => {
     const key = structureKey(segment);
-    const known = prepared.get(key) ?? createSession(segment, options);
+    const known = prepared.get(key) ?? create(segment);
     prepared.set(key, known);
     try {
       return kernel(segment, await known);
@@ -73,12 +83,22 @@ export function onnxRuntimeEngine(options: OnnxRuntimeOptions = {}): OnnxRuntime
   };
 }
 
+function kernel(segment: Graph, prepared: Prepared): Kernel {
+  return {
+    bind: (inputs, outputs) => {
+      checkBuffers(segment, inputs, outputs);
+      return bound(segment, prepared, inputs, outputs);
+    },
+  };
+}
+
 async function createSession(
   segment: Graph,
   { threads = 1, profile }: OnnxRuntimeOptions,
+  refusal: string | undefined,
 ): Promise<Prepared> {
-  const refuses = outputBytes(segment) > sentinelFrom;
-  const lowered = lowerGraph(segment, refuses ? { sentinel: "done" } : {});
+  const sentinel = refusal !== undefined && outputBytes(segment) > sentinelFrom;
+  const lowered = lowerGraph(segment, sentinel ? { sentinel: sentinelName } : {});
   try {
     const session = await InferenceSession.create(lowered.model, {
       executionMode: "sequential",
@@ -88,7 +108,8 @@ async function createSession(
       logSeverityLevel: 4,
       ...(profile === undefined ? {} : { enableProfiling: true, profileFilePrefix: profile }),
     });
-    return { ...lowered, session, refuses };
+    const masks = lowered.masks.map(({ type }) => bufferOf(type));
+    return { lowered, session, masks, own: new Map(), ...(sentinel ? { refusal } : {}) };
   } catch (cause) {
     throw explained(segment, cause, "cannot be prepared by ONNX Runtime");
   }
@@ -101,50 +122,69 @@ async function release(session: InferenceSession, { profile }: OnnxRuntimeOption
 
 /** Below this many bytes of outputs the binding's copy is cheaper than its exception (10 us). */
 const sentinelFrom = 65_536;
-const refusal = "Non tensor type is temporarily not supported.";
 
 function outputBytes(segment: Graph): number {
   return segment.outputs.reduce((sum, { value }) => sum + bytesOfType(segment.types[value] as TensorType), 0);
 }
 
-function kernel(segment: Graph, prepared: Prepared): Kernel {
-  return {
-    bind: (inputs, outputs) => {
-      checkBuffers(segment, inputs, outputs);
-      return bound(segment, prepared, inputs, outputs);
-    },
-  };
-}
-
 function bound(
   segment: Graph,
-  { session, refuses, ...names }: Prepared,
+  prepared: Prepared,
   inputs: readonly TensorBuffer[],
   outputs: readonly TensorBuffer[],
 ): BoundKernel {
+  const { lowered, session, masks, refusal } = prepared;
   const copies: { readonly from: TensorBuffer; readonly to: TensorBuffer }[] = [];
   const targets = outputs.map((buffer, output) => {
     if (isSafe(segment, output, buffer, inputs)) return buffer;
-    const own = { type: buffer.type, data: allocate(buffer.type.dtype, sizeOf(buffer.type.shape)) };
-    copies.push({ from: own, to: buffer });
-    return own;
+    const from = ownMemory(prepared, output, buffer.type);
+    copies.push({ from, to: buffer });
+    return from;
   });
-  const feeds = Object.fromEntries(
-    names.inputs.map((name, i) => [name, tensorOf(inputs[i] as TensorBuffer)]),
-  );
+  const feeds = Object.fromEntries([
+    ...lowered.feeds.map((feed) => [feed.name, tensorOf(rowsOf(inputs[feed.input] as TensorBuffer, feed))]),
+    ...lowered.masks.map(({ name }, i) => [name, tensorOf(masks[i] as TensorBuffer)]),
+  ]);
   const fetches: Record<string, Tensor | null> = Object.fromEntries(
-    names.outputs.map((name, i) => [name, tensorOf(targets[i] as TensorBuffer)]),
+    lowered.outputs.map((name, i) => [name, tensorOf(targets[i] as TensorBuffer)]),
   );
-  if (refuses) fetches["done"] = null;
+  if (refusal !== undefined) fetches[sentinelName] = null;
+  const scalar = (input: number) => Number(inputs[input]?.data[0]);
   const run = async (): Promise<void> => {
+    lowered.masks.forEach((mask, i) => {
+      fillHostMask(segment, mask, scalar, (masks[i] as TensorBuffer).data);
+    });
     try {
       await session.run(feeds, fetches);
     } catch (error) {
-      if (!(refuses && (error as Error).message.includes(refusal))) throw explained(segment, error, "failed");
+      if (refusal === undefined || (error as Error).message !== refusal)
+        throw explained(segment, error, "failed");
     }
     for (const { from, to } of copies) (to.data as Float32Array).set(from.data as Float32Array);
   };
   return { run };
+}
+
+/** Memory for an output that must not be written in place; all bound kernels of a session share it, as they run in turn. */
+function ownMemory({ own }: Prepared, output: number, type: TensorType): TensorBuffer {
+  const buffer = own.get(output) ?? bufferOf(type);
+  own.set(output, buffer);
+  return buffer;
+}
+
+function bufferOf(type: TensorType): TensorBuffer {
+  return { type, data: allocate(type.dtype, sizeOf(type.shape)) };
+}
+
+/** The part of a buffer that a feed names. */
+function rowsOf(buffer: TensorBuffer, { rows }: Feed): TensorBuffer {
+  if (rows === undefined) return buffer;
+  const { dtype, shape } = buffer.type;
+  const width = sizeOf(shape.slice(1));
+  return {
+    type: { dtype, shape: shape.with(0, rows[1] - rows[0]) },
+    data: buffer.data.subarray(rows[0] * width, rows[1] * width),
+  };
 }
 
 /** True when the output may be written while the inputs are still being read. */

@@ -7,6 +7,7 @@
 import type { OpOf, Window } from "../../graph/op.ts";
 import type { OnnxAttributes } from "../model.ts";
 import { type Lowering, operand, operandType, resultType, type Site } from "../site.ts";
+import { paddedBy, seenBy } from "./window.ts";
 
 type ConvolutionKind = "conv2d" | "conv2d-input-grad" | "conv2d-weight-grad";
 type Four = readonly [number, number, number, number];
@@ -75,11 +76,11 @@ const weightGrad: Lowering<"conv2d-weight-grad"> = (op, site) => {
   const [perOutput, perInput] = [o / op.groups, c / op.groups];
   const grouped = op.groups === 1 ? [] : [op.groups];
   const dy = emitter.reshape(operand(site, 1), [n, ...grouped, perOutput, oh * ow]);
-  const x = padded(site, op.window);
+  const x = paddedBy(site, op.window, 0);
   const parts: string[] = [];
   for (let row = 0; row < op.kernel[0]; row++) {
     for (let column = 0; column < op.kernel[1]; column++) {
-      const seen = seenBy(op, site, x, [row, column], [oh, ow]);
+      const seen = seenBy(site, op.window, x, [row, column], [oh, ow]);
       const flat = emitter.reshape(seen, [n, ...grouped, perInput, oh * ow]);
       parts.push(product(site, dy, flat, grouped.length + 3));
     }
@@ -104,43 +105,6 @@ function product(site: Site, dy: string, x: string, rank: number): string {
   if (resultType(site).dtype === "f32") return emitter.emitContrib("FusedMatMul", [dy, x], { transB: 1 });
   const perm = Array.from({ length: rank }, (_, dim) => (dim < rank - 2 ? dim : 2 * rank - 3 - dim));
   return emitter.emit("MatMul", [dy, emitter.emit("Transpose", [x], { perm })]);
-}
-
-function padded(site: Site, { pad }: Window): string {
-  const { emitter } = site;
-  const x = operand(site, 0);
-  if (pad.every((count) => count === 0)) return x;
-  const counts = emitter.ints([0, 0, pad[0], pad[1], 0, 0, pad[2], pad[3]]);
-  return emitter.emit("Pad", [x, counts, emitter.scalar(resultType(site).dtype, 0)]);
-}
-
-/** The elements of the padded input that one element of the kernel is multiplied with: [n, c, oh, ow]. */
-function seenBy(
-  op: OpOf<"conv2d-weight-grad">,
-  site: Site,
-  x: string,
-  element: readonly [number, number],
-  extent: readonly [number, number],
-): string {
-  const { emitter } = site;
-  const { stride, dilation, pad } = op.window;
-  const image = operandType(site, 0).shape.slice(2);
-  const start = element.map((at, dim) => at * (dilation[dim] as number));
-  const stop = start.map((from, dim) => from + ((extent[dim] as number) - 1) * (stride[dim] as number) + 1);
-  const whole = image.every(
-    (size, dim) =>
-      start[dim] === 0 &&
-      stride[dim] === 1 &&
-      stop[dim] === size + (pad[dim] as number) + (pad[dim + 2] as number),
-  );
-  if (whole) return x;
-  return emitter.emit("Slice", [
-    x,
-    emitter.ints(start),
-    emitter.ints(stop),
-    emitter.ints([2, 3]),
-    emitter.ints(stride),
-  ]);
 }
 
 export const convolution: { readonly [K in ConvolutionKind]: Lowering<K> } = {

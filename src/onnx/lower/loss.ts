@@ -1,5 +1,6 @@
 /** Cross-entropy with ignored targets, and the dropout mask from counter-based random bits. */
 
+import type { DType } from "../../graph/dtype.ts";
 import { sizeOf, stridesOf } from "../../graph/shape.ts";
 import type { Emitter } from "../emitter.ts";
 import { dataTypeOf } from "../encode.ts";
@@ -22,39 +23,33 @@ function targetsOf(site: Site, ignore: number): { readonly counts: string; reado
   };
 }
 
-/** log(sum(exp(x - max))) + max, and loss = that - x[target]. */
+const smallest: { readonly [K in DType]?: number } = {
+  f16: 2 ** -24,
+  f32: 2 ** -126,
+  f64: 2 ** -1022,
+};
+
+/** The probabilities p = softmax(x), and -log(p[target]) bounded by the smallest number of the dtype. */
 function crossEntropy(ignore: number, site: Site): readonly string[] {
   const { emitter } = site;
-  const logits = operand(site, 0);
   const { dtype, shape } = operandType(site, 0);
-  const axis = shape.length - 1;
-  const rows = shape.slice(0, -1);
   const { counts, classes } = targetsOf(site, ignore);
-  const axes = emitter.ints([axis]);
-  const most = emitter.emit("ReduceMax", [logits, axes], { keepdims: 1 });
-  const powers = emitter.emit("Exp", [emitter.emit("Sub", [logits, most])]);
-  const total = emitter.emit("ReduceSum", [powers, axes], { keepdims: 1 });
-  const logTotal = emitter.emit("Add", [emitter.emit("Log", [total]), most]);
-  const chosen = emitter.emit("GatherElements", [logits, classes], { axis });
-  const loss = emitter.emit("Where", [
-    counts,
-    emitter.emit("Sub", [logTotal, chosen]),
-    emitter.scalar(dtype, 0),
-  ]);
-  return [emitter.reshape(loss, rows), emitter.reshape(logTotal, rows)];
+  const probabilities = emitter.emit("Softmax", [operand(site, 0)], { axis: -1 });
+  const chosen = emitter.emit("GatherElements", [probabilities, classes], { axis: shape.length - 1 });
+  const bounded = emitter.emit("Max", [chosen, emitter.scalar(dtype, smallest[dtype] ?? 0)]);
+  const loss = emitter.emit("Neg", [emitter.emit("Log", [bounded])]);
+  const counted = emitter.emit("Where", [counts, loss, emitter.scalar(dtype, 0)]);
+  return [emitter.reshape(counted, shape.slice(0, -1)), probabilities];
 }
 
-/** (softmax - one-hot(target))·dLoss; the one-hot part is added at one element of each row. */
+/** (p - one-hot(target))·dLoss; the one-hot part is added at one element of each row. */
 function crossEntropyGrad(ignore: number, site: Site): readonly string[] {
   const { emitter } = site;
   const { dtype, shape } = operandType(site, 0);
-  const rows = shape.slice(0, -1);
   const { counts, classes } = targetsOf(site, ignore);
-  const gradient = emitter.reshape(operand(site, 3), [...rows, 1]);
+  const gradient = emitter.reshape(operand(site, 2), [...shape.slice(0, -1), 1]);
   const scale = emitter.emit("Where", [counts, gradient, emitter.scalar(dtype, 0)]);
-  const logTotal = emitter.reshape(operand(site, 2), [...rows, 1]);
-  const powers = emitter.emit("Exp", [emitter.emit("Sub", [operand(site, 0), logTotal])]);
-  const scaled = emitter.emit("Mul", [powers, scale]);
+  const scaled = emitter.emit("Mul", [operand(site, 0), scale]);
   const minus = emitter.emit("Neg", [scale]);
   return [
     emitter.emit("ScatterElements", [scaled, classes, minus], { axis: shape.length - 1, reduction: "add" }),

@@ -20,7 +20,6 @@ type Five = readonly [string, string, string, string, string];
 /** Short names for the arithmetic of this file. */
 function arithmetic(emitter: Emitter) {
   return {
-    add: (a: string, b: string) => emitter.emit("Add", [a, b]),
     sub: (a: string, b: string) => emitter.emit("Sub", [a, b]),
     mul: (a: string, b: string) => emitter.emit("Mul", [a, b]),
     mean: (x: string, dims: readonly number[]) =>
@@ -65,18 +64,14 @@ function inverseDeviation(site: Site, variance: string, epsilon: number): string
   return emitter.emit("Reciprocal", [emitter.emit("Sqrt", [shifted])]);
 }
 
+/** In training mode with a momentum of 0 the running statistics that the operator returns are those of the batch. */
 const batchNorm: Lowering<"batch-norm"> = (op, site) => {
   const { emitter } = site;
-  const { add, sub, mul, mean } = arithmetic(emitter);
-  const [x, scale, shift] = operands(site) as readonly [string, string, string];
-  const { dims, shape } = channels(site);
-  const center = mean(x, dims);
-  const centered = sub(x, center);
-  const variance = mean(mul(centered, centered), dims);
-  const slope = mul(inverseDeviation(site, variance, op.epsilon), emitter.reshape(scale, shape));
-  const y = add(mul(centered, slope), emitter.reshape(shift, shape));
-  const vector = resultType(site, 1).shape;
-  return [y, emitter.reshape(center, vector), emitter.reshape(variance, vector)];
+  const { dtype, shape } = resultType(site, 1);
+  const none = emitter.constant(dtype, shape, new Array<number>(shape[0] as number).fill(0));
+  const attributes = { epsilon: { float: op.epsilon }, momentum: { float: 0 }, training_mode: 1 };
+  const inputs = [...operands(site), none, none];
+  return emitter.emitMany("BatchNormalization", inputs, attributes, [true, true, true]);
 };
 
 /** dScale = sum(dy·x̂), dShift = sum(dy), dx = scale·r·(dy - dShift/n - x̂·dScale/n). */

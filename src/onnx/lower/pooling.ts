@@ -1,13 +1,23 @@
 /** Pooling over windows and its gradients. */
 
-import type { OpOf } from "../../graph/op.ts";
+import type { Window } from "../../graph/op.ts";
 import { sizeOf } from "../../graph/shape.ts";
+import type { Emitter } from "../emitter.ts";
 import type { OnnxAttributes } from "../model.ts";
 import { type Lowering, operand, operandType, resultType, type Site } from "../site.ts";
+import { paddedBy, seenBy } from "./window.ts";
+
+type Four = readonly [number, number, number, number];
+
+/** What the four operations have in common. */
+interface Pooling {
+  readonly window: Window;
+  readonly kernel: readonly [number, number];
+}
 
 type PoolingKind = "max-pool" | "max-pool-grad" | "avg-pool" | "avg-pool-grad";
 
-function windowAttributes({ kernel, window }: OpOf<PoolingKind>): OnnxAttributes {
+function windowAttributes({ kernel, window }: Pooling): OnnxAttributes {
   return {
     kernel_shape: kernel,
     strides: window.stride,
@@ -16,30 +26,66 @@ function windowAttributes({ kernel, window }: OpOf<PoolingKind>): OnnxAttributes
   };
 }
 
-/** ONNX Runtime's `MaxPool` names the first maximum of a window by its offset in the whole tensor. */
+/**
+ * For each element of the kernel in row-major order: the windows of which it is the first maximum, found by comparing the input as
+ * that element saw it with the result. (`MaxPool` can return the winners' offsets, but is then 17 times slower.)
+ */
 const maxPoolGrad: Lowering<"max-pool-grad"> = (op, site) => {
   const { emitter } = site;
-  const { dtype, shape } = resultType(site);
-  const [, winners] = emitter.emitMany("MaxPool", [operand(site, 0)], windowAttributes(op), [true, true]);
-  const count = sizeOf(operandType(site, 2).shape);
-  const dx = emitter.emit(
-    "ScatterElements",
-    [
-      emitter.filled(dtype, [sizeOf(shape)], 0),
-      emitter.reshape(winners as string, [count]),
-      emitter.reshape(operand(site, 2), [count]),
-    ],
-    { axis: 0, reduction: windowsAreApart(op) ? "none" : "add" },
-  );
-  return [emitter.reshape(dx, shape)];
+  const { dtype } = resultType(site);
+  const [y, dy] = [operand(site, 1), operand(site, 2)];
+  const x = paddedBy(site, op.window, -lowest);
+  const extent = operandType(site, 2).shape.slice(2) as [number, number];
+  const shares: string[] = [];
+  let open: string | undefined;
+  for (const element of elements(op)) {
+    const equal = emitter.emit("Equal", [seenBy(site, op.window, x, element, extent), y]);
+    const wins = open === undefined ? equal : emitter.emit("And", [equal, open]);
+    shares.push(emitter.emit("Where", [wins, dy, emitter.scalar(dtype, 0)]));
+    const lost = emitter.emit("Not", [wins]);
+    open = open === undefined ? lost : emitter.emit("And", [open, lost]);
+  }
+  return [placed(op, site, shares)];
 };
 
-/** True when no element of the input is seen by two windows. */
-function windowsAreApart({ kernel, window }: OpOf<PoolingKind>): boolean {
-  return [0, 1].every(
-    (dim) =>
-      ((kernel[dim] as number) - 1) * (window.dilation[dim] as number) < (window.stride[dim] as number),
+const lowest = Number.POSITIVE_INFINITY;
+
+/** Row and column of every element of the kernel, row by row. */
+function elements({ kernel }: Pooling): readonly (readonly [number, number])[] {
+  return Array.from({ length: kernel[0] * kernel[1] }, (_, i) => [Math.floor(i / kernel[1]), i % kernel[1]]);
+}
+
+/** Adds up, at every element of the input, what each element of the kernel sends there: one [n, c, oh, ow] tensor for each. */
+function placed(op: Pooling, site: Site, shares: readonly string[]): string {
+  const { emitter } = site;
+  const { dtype, shape } = resultType(site);
+  const [n, c, height, width] = shape as Four;
+  const [oh, ow] = operandType(site, site.inputs.length - 1).shape.slice(2) as [number, number];
+  if (tilesExactly(op, [height, width])) {
+    const [kh, kw] = op.kernel;
+    const columns = shares.map((share) => emitter.reshape(share, [n * c, oh, ow, 1]));
+    const rows = Array.from({ length: kh }, (_, row) =>
+      emitter.reshape(joined(emitter, columns.slice(row * kw, (row + 1) * kw), 3), [n * c, oh, 1, width]),
+    );
+    return emitter.reshape(joined(emitter, rows, 2), shape);
+  }
+  const planes = shares.map((share) => emitter.reshape(share, [n * c, 1, oh, ow]));
+  const count = shares.length;
+  const unit = Array.from({ length: count * count }, (_, i) => (i % (count + 1) === 0 ? 1 : 0));
+  const weight = emitter.constant(dtype, [count, 1, ...op.kernel], unit);
+  return emitter.reshape(
+    emitter.emit("ConvTranspose", [joined(emitter, planes, 1), weight], transposed(op, [height, width])),
+    shape,
   );
+}
+
+function joined(emitter: Emitter, parts: readonly string[], axis: number): string {
+  return parts.length === 1 ? (parts[0] as string) : emitter.emit("Concat", parts, { axis });
+}
+
+/** Attributes of the transposed convolution that takes results back to an image of this size. */
+function transposed(op: Pooling, image: readonly [number, number]): OnnxAttributes {
+  return { ...windowAttributes(op), output_padding: image.map((size, dim) => remainder(op, dim, size)) };
 }
 
 /** Each window sends its gradient, divided by the number of elements it averages, to all of them. */
@@ -47,28 +93,25 @@ const avgPoolGrad: Lowering<"avg-pool-grad"> = (op, site) => {
   const { emitter } = site;
   const { shape: out } = operandType(site, 0);
   const { dtype, shape } = resultType(site);
-  const [n, c, height, width] = shape as readonly [number, number, number, number];
+  const [n, c, height, width] = shape as Four;
   const [oh, ow] = [out[2] as number, out[3] as number];
   const shares = emitter.constant(dtype, [oh, ow], sharesOf(op, [height, width], [oh, ow]));
   const scaled = emitter.emit("Mul", [operand(site, 0), shares]);
   if (tilesExactly(op, [height, width])) return [repeated(site, scaled, op, out)];
   const planes = emitter.reshape(scaled, [n * c, 1, oh, ow]);
   const ones = emitter.constant(dtype, [1, 1, ...op.kernel], new Array<number>(sizeOf(op.kernel)).fill(1));
-  const dx = emitter.emit("ConvTranspose", [planes, ones], {
-    ...windowAttributes(op),
-    output_padding: [0, 1].map((dim) => remainder(op, dim, [height, width][dim] as number)),
-  });
+  const dx = emitter.emit("ConvTranspose", [planes, ones], transposed(op, [height, width]));
   return [emitter.reshape(dx, shape)];
 };
 
 /** Elements at the end of a dim that no window reaches. */
-export function remainder(op: OpOf<PoolingKind>, dim: number, size: number): number {
+function remainder(op: Pooling, dim: number, size: number): number {
   const reach = ((op.kernel[dim] as number) - 1) * (op.window.dilation[dim] as number) + 1;
   const padded = size + (op.window.pad[dim] as number) + (op.window.pad[dim + 2] as number);
   return (padded - reach) % (op.window.stride[dim] as number);
 }
 
-function tilesExactly(op: OpOf<PoolingKind>, image: readonly number[]): boolean {
+function tilesExactly(op: Pooling, image: readonly number[]): boolean {
   const { stride, pad, dilation } = op.window;
   return (
     pad.every((count) => count === 0) &&
@@ -81,7 +124,7 @@ function tilesExactly(op: OpOf<PoolingKind>, image: readonly number[]): boolean 
 }
 
 /** [n, c, oh, ow] → [n, c, oh·kh, ow·kw], every element kh·kw times. */
-function repeated(site: Site, x: string, op: OpOf<PoolingKind>, out: readonly number[]): string {
+function repeated(site: Site, x: string, op: Pooling, out: readonly number[]): string {
   const { emitter } = site;
   const [n, c, oh, ow] = out as readonly [number, number, number, number];
   const spread = emitter.reshape(x, [n * c, oh, 1, ow, 1]);
@@ -90,7 +133,7 @@ function repeated(site: Site, x: string, op: OpOf<PoolingKind>, out: readonly nu
 }
 
 /** 1 / (number of elements that a window sees), for every window. */
-function sharesOf(op: OpOf<PoolingKind>, image: readonly number[], out: readonly number[]): number[] {
+function sharesOf(op: Pooling, image: readonly number[], out: readonly number[]): number[] {
   const seen = [0, 1].map((dim) =>
     Array.from({ length: out[dim] as number }, (_, at) => {
       const start = at * (op.window.stride[dim] as number) - (op.window.pad[dim] as number);

@@ -9,8 +9,19 @@ function reduction(opType: string): Lowering<ReduceKind> {
   ];
 }
 
+/** The sum of squares has an operator of its own. */
+const sum: Lowering<"sum"> = (op, site) => {
+  const squared = site.inputs[0]?.squared;
+  if (squared === undefined) return reduction("ReduceSum")(op, site);
+  return [
+    site.emitter.emit("ReduceSumSquare", [squared, site.emitter.ints(op.dims)], {
+      keepdims: op.keep ? 1 : 0,
+    }),
+  ];
+};
+
 export const reduce: { readonly [K in ReduceKind]: Lowering<K> } = {
-  sum: reduction("ReduceSum"),
+  sum,
   mean: reduction("ReduceMean"),
   "reduce-max": reduction("ReduceMax"),
 };
