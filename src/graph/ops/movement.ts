@@ -1,7 +1,7 @@
 /** Operations that only move elements: broadcast, reshape, transpose, slice, concat, split, pad, constants. */
 
 import { concat, constant, pad, reshape, slice, sliceDim, transpose } from "../functions.ts";
-import { type Dense, type OpRules, ShapeError } from "../op-rules.ts";
+import { type Dense, type Loop, type OpRules, ShapeError } from "../op-rules.ts";
 import {
   broadcastShapes,
   type Shape,
@@ -39,7 +39,11 @@ export const movement: { readonly [K in MovementKind]: OpRules<K> } = {
         throw new ShapeError(`dim ${op.dim} does not exist in [${op.shape}]`);
       return [{ dtype: op.dtype, shape: op.shape }];
     },
-    space: (_op, inputs, results) => elementwiseSpace(inputs, results, 0),
+    space: (op, inputs, results) => {
+      const space = elementwiseSpace(inputs, results, 0);
+      const counted = space.loops[op.dim] as Loop;
+      return { ...space, loops: space.loops.with(op.dim, { ...counted, kind: "whole" }) };
+    },
     derive: () => [],
     evaluate: (op) => {
       const stride = stridesOf(op.shape)[op.dim] as number;
