@@ -5,7 +5,7 @@ import { sizeOf } from "../../graph/shape.ts";
 import type { Emitter } from "../emitter.ts";
 import type { OnnxAttributes } from "../model.ts";
 import { type Lowering, operand, operandType, resultType, type Site } from "../site.ts";
-import { paddedBy, seenBy } from "./window.ts";
+import { kernelElements, paddedBy, seenBy } from "./window.ts";
 
 type Four = readonly [number, number, number, number];
 
@@ -34,11 +34,11 @@ const maxPoolGrad: Lowering<"max-pool-grad"> = (op, site) => {
   const { emitter } = site;
   const { dtype } = resultType(site);
   const [y, dy] = [operand(site, 1), operand(site, 2)];
-  const x = paddedBy(site, op.window, -lowest);
+  const x = paddedBy(site, op.window, Number.NEGATIVE_INFINITY);
   const extent = operandType(site, 2).shape.slice(2) as [number, number];
   const shares: string[] = [];
   let open: string | undefined;
-  for (const element of elements(op)) {
+  for (const element of kernelElements(op.kernel)) {
     const equal = emitter.emit("Equal", [seenBy(site, op.window, x, element, extent), y]);
     const wins = open === undefined ? equal : emitter.emit("And", [equal, open]);
     shares.push(emitter.emit("Where", [wins, dy, emitter.scalar(dtype, 0)]));
@@ -47,13 +47,6 @@ const maxPoolGrad: Lowering<"max-pool-grad"> = (op, site) => {
   }
   return [placed(op, site, shares)];
 };
-
-const lowest = Number.POSITIVE_INFINITY;
-
-/** Row and column of every element of the kernel, row by row. */
-function elements({ kernel }: Pooling): readonly (readonly [number, number])[] {
-  return Array.from({ length: kernel[0] * kernel[1] }, (_, i) => [Math.floor(i / kernel[1]), i % kernel[1]]);
-}
 
 /** Adds up, at every element of the input, what each element of the kernel sends there: one [n, c, oh, ow] tensor for each. */
 function placed(op: Pooling, site: Site, shares: readonly string[]): string {
@@ -97,7 +90,6 @@ const avgPoolGrad: Lowering<"avg-pool-grad"> = (op, site) => {
   const [oh, ow] = [out[2] as number, out[3] as number];
   const shares = emitter.constant(dtype, [oh, ow], sharesOf(op, [height, width], [oh, ow]));
   const scaled = emitter.emit("Mul", [operand(site, 0), shares]);
-  if (tilesExactly(op, [height, width])) return [repeated(site, scaled, op, out)];
   const planes = emitter.reshape(scaled, [n * c, 1, oh, ow]);
   const ones = emitter.constant(dtype, [1, 1, ...op.kernel], new Array<number>(sizeOf(op.kernel)).fill(1));
   const dx = emitter.emit("ConvTranspose", [planes, ones], transposed(op, [height, width]));
@@ -121,15 +113,6 @@ function tilesExactly(op: Pooling, image: readonly number[]): boolean {
       return kernel === stride[dim] && dense && (image[dim] as number) % kernel === 0;
     })
   );
-}
-
-/** [n, c, oh, ow] → [n, c, oh·kh, ow·kw], every element kh·kw times. */
-function repeated(site: Site, x: string, op: Pooling, out: readonly number[]): string {
-  const { emitter } = site;
-  const [n, c, oh, ow] = out as readonly [number, number, number, number];
-  const spread = emitter.reshape(x, [n * c, oh, 1, ow, 1]);
-  const shape = emitter.ints([n * c, oh, op.kernel[0], ow, op.kernel[1]]);
-  return emitter.reshape(emitter.emit("Expand", [spread, shape]), resultType(site).shape);
 }
 
 /** 1 / (number of elements that a window sees), for every window. */

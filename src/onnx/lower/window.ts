@@ -34,3 +34,8 @@ export function seenBy(
   const bounds = [start, stop, [2, 3], stride].map((list) => emitter.ints(list));
   return emitter.emit("Slice", [padded, ...bounds]);
 }
+
+/** Row and column of every element of a kernel, row by row. */
+export function kernelElements(kernel: readonly [number, number]): readonly (readonly [number, number])[] {
+  return Array.from({ length: kernel[0] * kernel[1] }, (_, i) => [Math.floor(i / kernel[1]), i % kernel[1]]);
+}
