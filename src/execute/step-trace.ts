@@ -1,0 +1,102 @@
+/** Turns the times that devices measured into trace events. */
+
+import { bytesOfType } from "../graph/shape.ts";
+import { planMemory } from "../program/memory.ts";
+import type { BufferSpec, Instruction, Program } from "../program/program.ts";
+import type { MemorySample, TraceEvent } from "../trace/trace.ts";
+
+/** What one step adds to a trace. */
+export interface StepTrace {
+  readonly events: readonly TraceEvent[];
+  readonly memory: readonly MemorySample[];
+}
+
+/**
+ * The events of one step: `times` holds start and end of every instruction by device, in seconds; instructions that were not reached
+ * have none. A receive that began before its send is a wait until then, and a transfer from then on.
+ */
+export function traceStep(
+  programs: readonly Program[],
+  times: readonly Float64Array[],
+  step: number,
+): StepTrace {
+  const parts = programs.map((program, device) =>
+    deviceTrace(program, times[device] ?? new Float64Array(0), step),
+  );
+  const events = parts.flatMap((part) => part.events);
+  const sent = new Map(
+    events.flatMap((event) =>
+      event.kind === "send" ? [[`${event.device} ${event.peer} ${event.tag}`, event.start] as const] : [],
+    ),
+  );
+  const split = events.flatMap((event) => {
+    const start = sent.get(`${event.peer} ${event.device} ${event.tag}`);
+    return event.kind === "receive" && start !== undefined ? splitWait(event, start) : [event];
+  });
+  return { events: split, memory: parts.flatMap(({ memory }) => memory) };
+}
+
+function splitWait(receive: TraceEvent, sent: number): readonly TraceEvent[] {
+  if (sent <= receive.start) return [receive];
+  const arrival = Math.min(sent, receive.end);
+  const { bytes: _bytes, tag: _tag, ...rest } = receive;
+  return [
+    { ...rest, stream: "compute", kind: "wait", end: arrival },
+    { ...receive, start: arrival },
+  ];
+}
+
+function deviceTrace(program: Program, times: Float64Array, step: number): StepTrace {
+  const { liveBytes, peakBytes, arenaBytes } = planMemory(program);
+  const lasting = peakBytes - arenaBytes;
+  const events: TraceEvent[] = [];
+  const memory: MemorySample[] = [];
+  program.instructions.forEach((instruction, index) => {
+    const [start, end] = [times[2 * index] ?? Number.NaN, times[2 * index + 1] ?? Number.NaN];
+    if (Number.isNaN(end)) return;
+    events.push(...eventOf(program, instruction, { step, start, end }));
+    const bytes = lasting + (liveBytes[index] ?? 0);
+    if (bytes !== memory.at(-1)?.bytes) memory.push({ device: program.device, time: start, bytes });
+  });
+  return { events, memory };
+}
+
+function eventOf(
+  program: Program,
+  instruction: Instruction,
+  when: Pick<TraceEvent, "step" | "start" | "end">,
+): readonly TraceEvent[] {
+  const { device } = program;
+  switch (instruction.kind) {
+    case "run": {
+      const { phase, stage, group, item } = instruction;
+      return [
+        { ...when, device, stream: "compute", kind: "run", name: group, phase, stage, ...(item && { item }) },
+      ];
+    }
+    case "send":
+    case "receive": {
+      const { tag, item, kind } = instruction;
+      const { name, type } = program.buffers[instruction.buffer] as BufferSpec;
+      const peer = instruction.kind === "send" ? instruction.to : instruction.from;
+      return [
+        {
+          ...when,
+          device,
+          stream: kind,
+          kind,
+          name,
+          bytes: bytesOfType(type),
+          peer,
+          tag,
+          ...(item && { item }),
+        },
+      ];
+    }
+    case "free":
+    case "guard":
+      return [];
+    default:
+      return instruction satisfies never;
+  }
+}
