@@ -17,14 +17,16 @@ export interface ItemPlan {
   readonly valueOf: ReadonlyMap<string, ValueId>;
 }
 
+/** The plan of one item graph; with `fused` weights, all of the derivative is phase B and nothing is left for W. */
 export function planItem(
   step: Pick<TrainingStep, "item" | "states">,
   stageOf: (group: string) => number,
+  fused: boolean,
 ): ItemPlan {
   const urgent = new Set(
     step.states.filter(({ kind }) => kind === "carried").map(({ name }) => stateNames(name).leaving),
   );
-  const graph = sliceWeightGradients(step.item, urgent, (group) => `${stageOf(group)}`);
+  const graph = fused ? step.item : sliceWeightGradients(step.item, urgent, (group) => `${stageOf(group)}`);
   const segments = new Map<string, Segment[]>();
   for (const segment of cutSegments(graph, ({ group, phase }) => `${stageOf(group)} ${group} ${phase}`)) {
     const key = segmentKey(stageOf(segment.group), segment.phase);

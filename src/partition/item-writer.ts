@@ -34,7 +34,7 @@ export class ItemWriter {
     this.#source = source;
     this.#writers = writers;
     this.#mail = mail;
-    this.#plans = source.steps.map((step) => planItem(step, source.stageOf));
+    this.#plans = source.steps.map((step) => planItem(step, source.stageOf, source.weights === "fused"));
     this.#buffers = new ItemBuffers(source, this.#plans);
     const gradients = source.steps.flatMap((step) => step.gradients.map(({ output }) => output));
     this.#sums = new Set([lossOutput, ...gradients]);

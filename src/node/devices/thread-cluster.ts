@@ -193,7 +193,10 @@ class ThreadCluster implements Cluster {
 function startWorker(setup: DeviceSetup): Worker {
   if (!import.meta.url.endsWith(".ts"))
     return new Worker(new URL("./device-worker.js", import.meta.url), { workerData: setup });
-  const tsx = pathToFileURL(createRequire(import.meta.url).resolve("tsx/esm/api")).href;
+  const tsx = new URL(
+    "./dist/esm/api/index.mjs",
+    pathToFileURL(createRequire(import.meta.url).resolve("tsx/package.json")),
+  ).href;
   const source = new URL("./device-worker.ts", import.meta.url).href;
   const code = `import(${JSON.stringify(tsx)}).then(({ register }) => { register(); return import(${JSON.stringify(source)}); });`;
   return new Worker(code, { eval: true, workerData: setup });
