@@ -24,7 +24,7 @@ export function traceStep(
     deviceTrace(program, times[device] ?? new Float64Array(0), step),
   );
   const events = parts.flatMap((part) => part.events);
-  const sent = new Map(
+  const sent = new Map<string, number>(
     events.flatMap((event) =>
       event.kind === "send" ? [[`${event.device} ${event.peer} ${event.tag}`, event.start] as const] : [],
     ),
