@@ -1,0 +1,221 @@
+/**
+ * Checks that the programs together do the work of one step once: every stage on one device, every item of a group equally often and
+ * nothing twice, every parameter updated by exactly one device and known to all that hold it.
+ */
+
+import { faultAt, faultOf, type ProgramFault, placeOf } from "./fault.ts";
+import { guardsOf } from "./messages.ts";
+import type { ItemId, Program, Run } from "./program.ts";
+
+/** Everything done twice, or for some items only, or by the wrong device. */
+export function workFaults(programs: readonly Program[]): ProgramFault[] {
+  const items = itemsOf(programs);
+  return [
+    ...splitStages(programs),
+    ...programs.flatMap(repeatedRuns),
+    ...programs.flatMap((program) => unevenItems(program, items)),
+    ...ownershipFaults(programs),
+    ...unguardedUpdates(programs),
+  ];
+}
+
+interface PlacedRun {
+  readonly run: Run;
+  readonly at: number;
+}
+
+function runsOf({ instructions }: Program): readonly PlacedRun[] {
+  return instructions.flatMap((run, at) => (run.kind === "run" ? [{ run, at }] : []));
+}
+
+function splitStages(programs: readonly Program[]): ProgramFault[] {
+  const homes = new Map<number, number>();
+  return programs.flatMap((program, device) =>
+    [...new Set(runsOf(program).map(({ run }) => run.stage))].flatMap((stage) => {
+      const home = homes.get(stage) ?? device;
+      homes.set(stage, home);
+      if (home === device) return [];
+      const { at } = runsOf(program).find(({ run }) => run.stage === stage) as PlacedRun;
+      return [faultAt(program, at, `runs stage ${stage}, which also runs on device ${home}`)];
+    }),
+  );
+}
+
+/** Runs that bring the same inputs to the same outputs; totals that a run adds to do not count as inputs. */
+function repeatedRuns(program: Program): ProgramFault[] {
+  const first = new Map<string, number>();
+  return runsOf(program).flatMap(({ run, at }) => {
+    const { phase, stage, group, item, inputs, outputs } = run;
+    const operands = inputs.filter((buffer) => !outputs.includes(buffer));
+    const key = `${phase} ${stage} ${group} ${showItem(item)} ${operands} > ${outputs}`;
+    const earlier = first.get(key);
+    if (earlier === undefined) first.set(key, at);
+    return earlier === undefined
+      ? []
+      : [faultAt(program, at, `does again what ${placeOf(program, earlier)} has done`)];
+  });
+}
+
+/** All items that anybody works on. */
+function itemsOf(programs: readonly Program[]): readonly string[] {
+  const items = programs.flatMap((program) =>
+    runsOf(program).flatMap(({ run }) => (run.item === undefined ? [] : [showItem(run.item)])),
+  );
+  return [...new Set(items)];
+}
+
+/** Every group must run equally many segments of a phase for every item; a run without an item counts for those whose rows it reads. */
+function unevenItems(program: Program, items: readonly string[]): ProgramFault[] {
+  const rowsFrom = itemsByOwner(program);
+  const groups = new Map<string, Map<string, number>>();
+  const last = new Map<string, number>();
+  for (const { run, at } of runsOf(program)) {
+    if (run.phase === "U") continue;
+    const key = `${run.phase} of group "${run.group}" on stage ${run.stage}`;
+    const counts = groups.get(key) ?? new Map<string, number>();
+    groups.set(key, counts);
+    last.set(`${key} ${showItem(run.item)}`, at);
+    const covered =
+      run.item === undefined
+        ? new Set(run.inputs.flatMap((buffer) => [...(rowsFrom.get(buffer) ?? [])]))
+        : [showItem(run.item)];
+    for (const item of covered) counts.set(item, (counts.get(item) ?? 0) + 1);
+  }
+  return [...groups].flatMap(([key, counts]) => {
+    const usual = mode(items.map((item) => counts.get(item) ?? 0));
+    return items.flatMap((item) => {
+      const count = counts.get(item) ?? 0;
+      if (count === usual) return [];
+      const message = `${key} runs ${count} segments for item ${item}, expected ${usual} as for the other items`;
+      const at = last.get(`${key} ${item}`);
+      return [at === undefined ? faultOf(program, message) : faultAt(program, at, message)];
+    });
+  });
+}
+
+/** For each buffer that is made of views, the items that write its rows. */
+function itemsByOwner({ buffers, instructions }: Program): ReadonlyMap<number, ReadonlySet<string>> {
+  const items = new Map<number, Set<string>>();
+  for (const instruction of instructions) {
+    if (instruction.kind !== "run" && instruction.kind !== "receive") continue;
+    if (instruction.item === undefined) continue;
+    const written = instruction.kind === "run" ? instruction.outputs : [instruction.buffer];
+    for (const buffer of written) {
+      const owner = buffers[buffer]?.view?.of;
+      if (owner !== undefined)
+        items.set(owner, (items.get(owner) ?? new Set<string>()).add(showItem(instruction.item)));
+    }
+  }
+  return items;
+}
+
+/** The most frequent number; of several the largest. */
+function mode(numbers: readonly number[]): number {
+  const counts = new Map<number, number>();
+  for (const number of numbers) counts.set(number, (counts.get(number) ?? 0) + 1);
+  const most = Math.max(0, ...counts.values());
+  return Math.max(0, ...[...counts].flatMap(([number, count]) => (count === most ? [number] : [])));
+}
+
+/** Where each parameter and optimizer tensor is written by U. */
+function ownersOf(
+  programs: readonly Program[],
+): ReadonlyMap<string, readonly { readonly device: number; readonly at: number }[]> {
+  const owners = new Map<string, { readonly device: number; readonly at: number }[]>();
+  programs.forEach((program, device) => {
+    for (const { run, at } of runsOf(program)) {
+      if (run.phase !== "U") continue;
+      for (const buffer of run.outputs) {
+        const { name = "", kind } = program.buffers[buffer] ?? {};
+        if (kind === "parameter" || kind === "optimizer")
+          owners.set(name, [...(owners.get(name) ?? []), { device, at }]);
+      }
+    }
+  });
+  return owners;
+}
+
+/** One owner for each parameter that has a gradient; all other devices that hold it receive its new value. */
+function ownershipFaults(programs: readonly Program[]): ProgramFault[] {
+  if (!programs.some((program) => runsOf(program).some(({ run }) => run.phase === "U"))) return [];
+  const owners = ownersOf(programs);
+  const repeated = [...owners].flatMap(([name, [owner, ...others]]) =>
+    others.flatMap(({ device, at }) =>
+      device === owner?.device
+        ? []
+        : [
+            faultAt(
+              programs[device] as Program,
+              at,
+              `updates "${name}", which device ${owner?.device} updates too: it must have one owner`,
+            ),
+          ],
+    ),
+  );
+  const held = programs.flatMap((program) =>
+    program.buffers.flatMap(({ name, kind }, buffer): ProgramFault[] => {
+      if (kind !== "parameter") return [];
+      const owner = owners.get(name)?.[0]?.device;
+      if (owner === undefined)
+        return hasGradient(programs, name)
+          ? [
+              faultOf(
+                program,
+                `parameter "${name}" has a gradient, but no U run updates it: it must have one owner`,
+              ),
+            ]
+          : [];
+      const isRenewed = program.instructions.some(
+        (instruction) => instruction.kind === "receive" && instruction.buffer === buffer,
+      );
+      return owner === program.device ||
+        owners.get(name)?.some(({ device }) => device === program.device) ||
+        isRenewed
+        ? []
+        : [
+            faultOf(
+              program,
+              `holds parameter "${name}" of device ${owner}, but never receives its new value`,
+            ),
+          ];
+    }),
+  );
+  return [...repeated, ...held];
+}
+
+/** Gradients are called `grad:<parameter>`, or `grad:<parameter>@<group>` where a tied parameter gets several. */
+function hasGradient(programs: readonly Program[], parameter: string): boolean {
+  return programs.some(({ buffers }) =>
+    buffers.some(
+      ({ name, kind }) =>
+        kind === "gradient" && (name === `grad:${parameter}` || name.startsWith(`grad:${parameter}@`)),
+    ),
+  );
+}
+
+/** If any device gives up a broken step, no device may update anything before it has checked the same value. */
+function unguardedUpdates(programs: readonly Program[]): ProgramFault[] {
+  const guards = new Set(programs.flatMap((program) => guardsOf(program).map(({ name }) => name)));
+  return [...guards].flatMap((name) =>
+    programs.flatMap((program) => {
+      const guard = guardsOf(program).find((known) => known.name === name)?.at ?? Number.POSITIVE_INFINITY;
+      return runsOf(program).flatMap(({ run, at }) => {
+        const updates = run.outputs.map((buffer) => program.buffers[buffer]);
+        const updated = updates.find((spec) => spec?.kind === "parameter" || spec?.kind === "optimizer");
+        return updated === undefined || at > guard
+          ? []
+          : [
+              faultAt(
+                program,
+                at,
+                `updates "${updated.name}", expected a guard on "${name}" before it as elsewhere`,
+              ),
+            ];
+      });
+    }),
+  );
+}
+
+function showItem(item: ItemId | undefined): string {
+  return item === undefined ? "*" : `${item.microBatch}.${item.chunk}`;
+}
