@@ -5,14 +5,14 @@ import { GraphBuilder } from "../../src/graph/builder.ts";
 import * as f from "../../src/graph/functions.ts";
 import type { Graph, Phase } from "../../src/graph/graph.ts";
 import type { Dense } from "../../src/graph/op-rules.ts";
-import { sizeOf, type TensorType } from "../../src/graph/shape.ts";
+import type { TensorType } from "../../src/graph/shape.ts";
 import type { Tensor } from "../../src/graph/tensor.ts";
 import { randomDense } from "./dense.ts";
 
 /** One step: makes a tensor of the shape [2, 3] from two others of that shape. */
 type Make = (a: Tensor, b: Tensor) => Tensor;
 
-const makers: readonly Make[] = [
+const smooth: readonly Make[] = [
   (a, b) => f.add(a, b),
   (a, b) => f.mul(a, f.tanh(b)),
   (a, b) => f.sub(f.sigmoid(a), b),
@@ -20,11 +20,16 @@ const makers: readonly Make[] = [
   (a) => f.transpose(f.tanh(f.transpose(a, [1, 0])), [1, 0]),
   (a) => f.broadcast(f.mean(a, [0], true), [2, 3]),
   (a, b) => f.concat([f.sliceDim(a, 1, 1, 3), f.sliceDim(b, 1, 0, 1)], 1),
-  (a, b) => f.reshape(f.where(f.less(a, b), f.sin(a), f.constant(a.scope, "f64", [], -0.5)), [2, 3]),
   (a, b) => f.add(f.split(a, 0, [1, 1])[1] as Tensor, b),
   (a) => f.slice(f.pad(a, [1, 0], [0, 2], 0.25), [1, 0], [3, 5], [1, 2]),
-  (a, b) => f.silu(f.maximum(a, f.gelu(b))),
+  (a, b) => f.silu(f.sub(a, f.gelu(b))),
   (a) => f.gather(a, f.iota(a.scope, "i32", [2], 0)),
+];
+
+/** With kinks and jumps, where differences do not give a derivative. */
+const kinked: readonly Make[] = [
+  (a, b) => f.reshape(f.where(f.less(a, b), f.sin(a), f.constant(a.scope, "f64", [], -0.5)), [2, 3]),
+  (a, b) => f.relu(f.maximum(a, f.abs(b))),
 ];
 
 export interface RandomGraph {
@@ -38,11 +43,14 @@ export interface RandomGraphOptions {
   readonly groups?: fc.Arbitrary<string>;
   readonly phases?: readonly Phase[];
   readonly names?: fc.Arbitrary<string>;
+  /** Only operations that are differentiable everywhere; default false. */
+  readonly smoothOnly?: boolean;
 }
 
 /** Graphs with the outputs `loss` (a scalar) and `last`. Phases follow each other in the order given. */
 export function randomGraphs(options: RandomGraphOptions = {}): fc.Arbitrary<RandomGraph> {
-  const { groups = fc.constantFrom("a", "b", "c"), phases = ["F"], names } = options;
+  const { groups = fc.constantFrom("a", "b", "c"), phases = ["F"], names, smoothOnly = false } = options;
+  const makers = smoothOnly ? smooth : [...smooth, ...kinked];
   const step = fc.record({ make: fc.constantFrom(...makers), a: fc.nat(50), b: fc.nat(50), group: groups });
   const steps = fc.array(step, { minLength: 1, maxLength: 12 });
   const parameters =
@@ -72,17 +80,4 @@ export function randomGraphs(options: RandomGraphOptions = {}): fc.Arbitrary<Ran
     const values = inputs.map((name, i) => [name, randomDense(type.shape, seed + i)] as const);
     return { graph: builder.build(), inputs: new Map(values), parameters: inputs };
   });
-}
-
-/** Random values for every input of a graph, by name. */
-export function valuesFor(graph: Graph, seed: number): Map<string, Dense> {
-  return new Map(
-    graph.inputs.map(({ name }, value) => {
-      const shape = graph.types[value]?.shape ?? [];
-      return [
-        name,
-        sizeOf(shape) > 0 ? randomDense(shape, seed + value) : { shape, data: new Float64Array() },
-      ];
-    }),
-  );
 }
