@@ -6,7 +6,7 @@ import { mul, sum } from "../graph/functions.ts";
 import type { Graph } from "../graph/graph.ts";
 import { sizeOf } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { isLayer, type Model } from "./layer.ts";
+import { isLayer, type Model, type ModelFunction } from "./layer.ts";
 import { type Loss, lossFunction } from "./loss.ts";
 import {
   type DimRole,
@@ -66,7 +66,7 @@ function dataInput(builder: ModelBuilder, spec: InputSpec): Tensor {
 }
 
 function applyModel(model: Model, inputs: { readonly [name: string]: Tensor }): Tensor {
-  if (!isLayer(model)) return model(inputs);
+  if (!isLayer(model)) return (model as ModelFunction)(inputs);
   const names = Object.keys(inputs).filter((name) => name !== "targets");
   const [name] = names;
   if (name === undefined || names.length > 1) {

@@ -17,8 +17,11 @@ export interface LayerOptions {
   readonly group?: string;
 }
 
-/** A model: one layer (as made by `sequential`), or any function from the data inputs to the outputs that the loss is given. */
-export type Model = Layer | ((inputs: { readonly [name: string]: Tensor }) => Tensor);
+/** Any function from the data inputs to the output that the loss is given. */
+export type ModelFunction = (inputs: { readonly [name: string]: Tensor }) => Tensor;
+
+/** A model: one layer (as made by `sequential`), or a function. A layer's own signature is left out, so that functions get their types. */
+export type Model = Pick<Layer, "layer"> | ModelFunction;
 
 /** The group of operations that no layer with a group contains. */
 export const outermostGroup = "model";
@@ -39,7 +42,7 @@ export function defineLayer(
 }
 
 export function isLayer(model: Model): model is Layer {
-  return "layer" in model;
+  return typeof model === "function" && "layer" in model;
 }
 
 /** Throws one error that lists every option that is not a positive whole number. */
