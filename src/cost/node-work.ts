@@ -1,0 +1,57 @@
+/**
+ * The work of one operation: arithmetic from its iteration space, and bytes from the tensors it touches. Together they bound its
+ * time from below (the roofline of Williams et al. 2009): products are bound by arithmetic, elementwise operations by memory.
+ */
+
+import type { Graph, Node, ValueId } from "../graph/graph.ts";
+import { rulesOf } from "../graph/op-table.ts";
+import { bytesOfType, type TensorType } from "../graph/shape.ts";
+
+/** Floating-point operations (a multiply-add counts 2), and bytes read and written. */
+export interface Work {
+  readonly flops: number;
+  readonly bytes: number;
+}
+
+/** How fast a device of speed 1 works. */
+export interface Rates {
+  readonly flopsPerSecond: number;
+  readonly bytesPerSecond: number;
+}
+
+/** One thread of a current desktop or server processor with ONNX Runtime: large products and large elementwise operations. */
+export const typicalRates: Rates = { flopsPerSecond: 150e9, bytesPerSecond: 15e9 };
+
+/** The work of `node`, an operation of `graph`. */
+export function workOf(graph: Graph, node: Node): Work {
+  const typesOf = (values: readonly ValueId[]) => values.map((value) => graph.types[value] as TensorType);
+  const [inputs, results] = [typesOf(node.inputs), typesOf(node.outputs)];
+  const { loops, flopsPerPoint } = rulesOf(node.op.kind).space(node.op, inputs, results);
+  const points = loops.reduce((product, { size }) => product * size, 1);
+  return {
+    flops: flopsPerPoint === 0 ? 0 : points * flopsPerPoint,
+    bytes: bytesMoved(node, inputs, results),
+  };
+}
+
+/** Seconds that `work` takes at least. */
+export function secondsOf(work: Work, rates: Rates): number {
+  return Math.max(work.flops / rates.flopsPerSecond, work.bytes / rates.bytesPerSecond);
+}
+
+function bytesMoved(node: Node, inputs: readonly TensorType[], results: readonly TensorType[]): number {
+  const total = (types: readonly TensorType[]): number =>
+    types.reduce((sum, type) => sum + bytesOfType(type), 0);
+  switch (node.op.kind) {
+    case "reshape":
+    case "constant":
+      return 0;
+    // These read only the part of their operand that they return.
+    case "gather":
+    case "slice":
+    case "take":
+      return 2 * total(results);
+    default:
+      return total(inputs) + total(results);
+  }
+}
