@@ -9,9 +9,10 @@
 
 import { UserError } from "../base/errors.ts";
 import { type Graph, type Node, typeOf, type ValueId } from "../graph/graph.ts";
+import type { Op, OpKind } from "../graph/op.ts";
 import { showType, sizeOf, type TensorType } from "../graph/shape.ts";
 import { Emitter } from "./emitter.ts";
-import { encodeModel } from "./encode.ts";
+import { dataTypeOf, encodeModel } from "./encode.ts";
 import { type HostMask, scalarNodes } from "./host-mask.ts";
 import { loweringOf } from "./lower/table.ts";
 import type { OnnxGraph, OnnxValue } from "./model.ts";
@@ -34,6 +35,8 @@ export interface LoweredGraph {
 }
 
 export interface LowerOptions {
+  /** Threads that one operator may use; default 1. */
+  readonly threads?: number;
   /** Puts an empty sequence of this name before the outputs. */
   readonly sentinel?: string;
 }
@@ -41,7 +44,9 @@ export interface LowerOptions {
 /** The model of a graph. Throws a `UserError` that lists every tensor without elements, which ONNX Runtime cannot bind. */
 export function lowerGraph(graph: Graph, options: LowerOptions = {}): LoweredGraph {
   refuseEmpty(graph);
-  const context: Context = { graph, emitter: new Emitter(), feeds: [], masks: [], read: valuesRead(graph) };
+  const { sentinel, threads = 1 } = options;
+  const read = valuesRead(graph);
+  const context: Context = { graph, emitter: new Emitter(), feeds: [], masks: [], read, threads };
   const { emitter, feeds, masks } = context;
   const values: Lowered[] = graph.inputs.map((_, input) => fed(context, input));
   graph.nodes.forEach((node, index) => {
@@ -55,7 +60,6 @@ export function lowerGraph(graph: Graph, options: LowerOptions = {}): LoweredGra
     ({ value }, i): OnnxValue => ({ name: `o${i}`, ...typeOf(graph, value) }),
   );
   const whole = emitter.graph(inputs, outputs, renamed);
-  const { sentinel } = options;
   const model = encodeModel(sentinel === undefined ? whole : withSentinel(whole, sentinel));
   return { model, feeds, masks, outputs: outputs.map(({ name }) => name) };
 }
@@ -73,6 +77,7 @@ interface Context {
   readonly masks: HostMask[];
   /** For each value, whether anything that is needed reads it. */
   readonly read: readonly boolean[];
+  readonly threads: number;
 }
 
 function refuseEmpty(graph: Graph): void {
@@ -123,16 +128,53 @@ function describedMask({ name, type }: HostMask): OnnxValue {
 }
 
 function lowerNode(context: Context, node: Node, values: readonly Lowered[]): readonly Lowered[] {
-  const { graph, emitter, read } = context;
+  const { graph, emitter, read, threads } = context;
   const results = node.outputs.map((value) => typeOf(graph, value));
   const used = node.outputs.map((value) => read[value] === true);
   if (!used.includes(true)) return results.map((type) => direct(type, ""));
   const inputs = node.inputs.map((value) => values[value] as Lowered);
-  const site: Site = { emitter, inputs, results, used };
+  const site: Site = { emitter, inputs, results, used, threads };
   const special = hostMask(context, node) ?? deferred(node, site);
   if (special !== undefined) return [special];
-  const names = loweringOf(node.op.kind)(node.op, site);
+  const names = isHalf(node.op, site) ? inSingle(node.op, site) : loweringOf(node.op.kind)(node.op, site);
   return results.map((type, i) => direct(type, names[i] as string));
+}
+
+/** Operations that only move or convert elements, which ONNX Runtime can do in f16. */
+const moving: ReadonlySet<OpKind> = new Set<OpKind>([
+  "cast",
+  "constant",
+  "iota",
+  "broadcast",
+  "reshape",
+  "transpose",
+  "slice",
+  "concat",
+  "split",
+  "pad",
+  "gather",
+]);
+
+function isHalf({ kind }: Op, { inputs, results }: Site): boolean {
+  const types = [...inputs.map(({ type }) => type), ...results];
+  return !moving.has(kind) && types.some(({ dtype }) => dtype === "f16");
+}
+
+/** On the CPU half precision is a way to store numbers: they are computed with in f32. */
+function inSingle(op: Op, site: Site): readonly string[] {
+  const { emitter } = site;
+  const single = (type: TensorType): TensorType => (type.dtype === "f16" ? { ...type, dtype: "f32" } : type);
+  const inputs = site.inputs.map((input) =>
+    input.type.dtype === "f16"
+      ? direct(single(input.type), emitter.emit("Cast", [input.full()], { to: dataTypeOf("f32") }))
+      : input,
+  );
+  const names = loweringOf(op.kind)(op, { ...site, inputs, results: site.results.map(single) });
+  return names.map((name, i) =>
+    name !== "" && site.results[i]?.dtype === "f16"
+      ? emitter.emit("Cast", [name], { to: dataTypeOf("f16") })
+      : name,
+  );
 }
 
 function direct(type: TensorType, name: string): Lowered {
@@ -157,7 +199,7 @@ function deferred({ op }: Node, site: Site): Lowered | undefined {
   const type = site.results[0] as TensorType;
   let made: string | undefined;
   const full = () => {
-    made ??= loweringOf(op.kind)(op, site)[0] as string;
+    made ??= (isHalf(op, site) ? inSingle(op, site) : loweringOf(op.kind)(op, site))[0] as string;
     return made;
   };
   const [source] = site.inputs;
@@ -172,19 +214,18 @@ function deferred({ op }: Node, site: Site): Lowered | undefined {
     case "broadcast":
       return source && { type, thin: source.thin, full, ...constantOf(source) };
     case "square":
-      return (
-        source && {
-          type,
-          thin: {
-            get name() {
-              return full();
-            },
-            shape: type.shape,
+      if (source === undefined || type.dtype === "f16") return undefined;
+      return {
+        type,
+        thin: {
+          get name() {
+            return full();
           },
-          squared: source.full(),
-          full,
-        }
-      );
+          shape: type.shape,
+        },
+        squared: source.full(),
+        full,
+      };
     default:
       return undefined;
   }

@@ -27,6 +27,8 @@ export interface Site {
   readonly results: readonly TensorType[];
   /** For each result, whether anything reads it. */
   readonly used: readonly boolean[];
+  /** Threads that one operator may use. */
+  readonly threads: number;
 }
 
 /** Lowers one operation; returns the name of each result, empty where it is not used. */

@@ -6,7 +6,7 @@
 import fc from "fast-check";
 import { GraphBuilder } from "../../src/graph/builder.ts";
 import type { DType } from "../../src/graph/dtype.ts";
-import { maxPool } from "../../src/graph/functions.ts";
+import { maxPool, neg, not } from "../../src/graph/functions.ts";
 import type { Graph } from "../../src/graph/graph.ts";
 import type { BinaryKind, CompareKind, Op, OpKind, UnaryKind, Window } from "../../src/graph/op.ts";
 import type { Dense } from "../../src/graph/op-rules.ts";
@@ -60,14 +60,17 @@ export function valuesOf({ type, domain }: Operand, seed: number): Dense {
   return { shape: random.shape, data: random.data.map(map) };
 }
 
-/** The graph of one operation, all of whose results are outputs. */
-export function caseOf({ op, operands }: Plan, seed: number): Case {
+/**
+ * The graph of one operation. Its results are the outputs, or, where it is `inside`, further operations read them, as memory for
+ * values inside a model is managed in another way.
+ */
+export function caseOf({ op, operands }: Plan, seed: number, inside: boolean): Case {
   const builder = new GraphBuilder();
   const inputs = operands.map(({ type }, i) => builder.input(`x${i}`, "data", type));
   if (op.kind === "max-pool-grad") inputs[1] = maxPool(inputs[0] as Tensor, op.kernel, op.window);
   const results = builder.apply(op, inputs);
   results.forEach((result, i) => {
-    builder.output(`y${i}`, result);
+    builder.output(`y${i}`, inside ? (result.dtype === "bool" ? not(result) : neg(result)) : result);
   });
   return { graph: builder.build(), inputs: operands.map((operand, i) => valuesOf(operand, seed + 31 * i)) };
 }
@@ -609,7 +612,7 @@ export const generators: { readonly [K in OpKind]: Generator } = {
 /** Random cases of one kind. */
 export function casesOf(kind: OpKind, float: DType): fc.Arbitrary<Case> {
   return fc
-    .tuple(generators[kind](float), fc.nat(1_000_000))
+    .tuple(generators[kind](float), fc.nat(1_000_000), fc.boolean())
     .filter(([plan]) => !kind.includes("pool") || usable(plan))
-    .map(([plan, seed]) => caseOf(plan, seed));
+    .map(([plan, seed, inside]) => caseOf(plan, seed, inside));
 }

@@ -98,7 +98,7 @@ async function createSession(
   refusal: string | undefined,
 ): Promise<Prepared> {
   const sentinel = refusal !== undefined && outputBytes(segment) > sentinelFrom;
-  const lowered = lowerGraph(segment, sentinel ? { sentinel: sentinelName } : {});
+  const lowered = lowerGraph(segment, { threads, ...(sentinel ? { sentinel: sentinelName } : {}) });
   try {
     const session = await InferenceSession.create(lowered.model, {
       executionMode: "sequential",

@@ -14,38 +14,27 @@ function binary(opType: string): Lowering<BinaryKind | CompareKind> {
   return (_op, site) => [site.emitter.emit(opType, thinOperands(site))];
 }
 
-/** 0.5·x·(1 + erf(x/√2)) in float64, where ONNX Runtime has no operator of its own. */
-function gelu(site: Site): readonly string[] {
-  const { emitter } = site;
-  const x = operand(site, 0);
-  const { dtype } = operandType(site, 0);
-  if (dtype !== "f64") return [emitter.emit("Gelu", [x])];
-  const scaled = emitter.emit("Erf", [emitter.emit("Mul", [x, emitter.scalar(dtype, Math.SQRT1_2)])]);
-  const half = emitter.emit("Mul", [x, emitter.scalar(dtype, 0.5)]);
-  return [emitter.emit("Mul", [half, emitter.emit("Add", [scaled, emitter.scalar(dtype, 1)])])];
-}
-
+/** 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))); the operator is f32 only. */
 function geluTanh(site: Site): readonly string[] {
   const { emitter } = site;
   const x = operand(site, 0);
   const { dtype } = operandType(site, 0);
-  if (dtype !== "f64") return [emitter.emit("Gelu", [x], { approximate: "tanh" })];
-  const squared = emitter.emit("Mul", [x, x]);
-  const bent = emitter.emit("Add", [
-    emitter.emit("Mul", [squared, emitter.scalar(dtype, 0.044715)]),
-    emitter.scalar(dtype, 1),
-  ]);
-  const inner = emitter.emit("Mul", [
-    emitter.emit("Mul", [x, bent]),
-    emitter.scalar(dtype, Math.sqrt(2 / Math.PI)),
-  ]);
-  const half = emitter.emit("Mul", [x, emitter.scalar(dtype, 0.5)]);
-  return [
-    emitter.emit("Mul", [
-      half,
-      emitter.emit("Add", [emitter.emit("Tanh", [inner]), emitter.scalar(dtype, 1)]),
-    ]),
-  ];
+  if (dtype === "f32") return [emitter.emit("Gelu", [x], { approximate: "tanh" })];
+  const times = (a: string, factor: number) => emitter.emit("Mul", [a, emitter.scalar(dtype, factor)]);
+  const oneMore = (a: string) => emitter.emit("Add", [a, emitter.scalar(dtype, 1)]);
+  const bend = oneMore(times(emitter.emit("Mul", [x, x]), 0.044715));
+  const inner = times(emitter.emit("Mul", [x, bend]), Math.sqrt(2 / Math.PI));
+  return [emitter.emit("Mul", [times(x, 0.5), oneMore(emitter.emit("Tanh", [inner]))])];
+}
+
+/** x·σ(x). In f64 as x/(1 + exp(-x)): ONNX Runtime fuses the product into an operator that is f32 only. */
+function silu(site: Site): readonly string[] {
+  const { emitter } = site;
+  const x = operand(site, 0);
+  const { dtype } = operandType(site, 0);
+  if (dtype === "f32") return [emitter.emit("Mul", [x, emitter.emit("Sigmoid", [x])])];
+  const decay = emitter.emit("Exp", [emitter.emit("Neg", [x])]);
+  return [emitter.emit("Div", [x, emitter.emit("Add", [decay, emitter.scalar(dtype, 1)])])];
 }
 
 /** max(x, 0) + log(1 + exp(-|x|)); the operator `Softplus` takes 12 times as long as any of these. */
@@ -78,12 +67,9 @@ export const elementwise: { readonly [K in ElementwiseKind]: Lowering<K> } = {
   sigmoid: unary("Sigmoid"),
   tanh: unary("Tanh"),
   relu: unary("Relu"),
-  gelu: (_op, site) => gelu(site),
+  gelu: unary("Gelu"),
   "gelu-tanh": (_op, site) => geluTanh(site),
-  silu: (_op, site) => {
-    const x = operand(site, 0);
-    return [site.emitter.emit("Mul", [x, site.emitter.emit("Sigmoid", [x])])];
-  },
+  silu: (_op, site) => silu(site),
   softplus: (_op, site) => softplus(site),
   not: unary("Not"),
   add: binary("Add"),

@@ -28,6 +28,7 @@ export function guarded(
   return { safe: emitter.emit("Where", [valid, column, emitter.scalar("i32", 0)]), valid };
 }
 
+/** `ScatterND` adds whole rows, but with several threads it loses additions to the same row; `ScatterElements` never does. */
 function scatterAdd(site: Site): readonly string[] {
   const { emitter } = site;
   const result = resultType(site);
@@ -36,8 +37,13 @@ function scatterAdd(site: Site): readonly string[] {
   const rest = sizeOf(result.shape.slice(1));
   const indices = emitter.reshape(refusingNegative(emitter, operand(site, 0), size), [rows, 1]);
   const updates = emitter.reshape(operand(site, 1), [rows, rest]);
-  const wide = emitter.emit("Cast", [indices], { to: dataTypeOf("i64") });
   const zeros = emitter.filled(result.dtype, [size, rest], 0);
+  if (site.threads > 1) {
+    const wide = emitter.emit("Expand", [indices, emitter.ints([rows, rest])]);
+    const sums = emitter.emit("ScatterElements", [zeros, wide, updates], { axis: 0, reduction: "add" });
+    return [emitter.reshape(sums, result.shape)];
+  }
+  const wide = emitter.emit("Cast", [indices], { to: dataTypeOf("i64") });
   const sums = emitter.emit("ScatterND", [zeros, wide, updates], { reduction: "add" });
   return [emitter.reshape(sums, result.shape)];
 }

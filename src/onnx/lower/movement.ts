@@ -50,7 +50,8 @@ export const movement: { readonly [K in MovementKind]: Lowering<K> } = {
   },
   pad: (op, site) => {
     const { emitter } = site;
-    const { dtype } = operandType(site, 0);
+    const { dtype, shape } = operandType(site, 0);
+    if (shape.length === 0) return [emitter.emit("Identity", [operand(site, 0)])];
     const counts = emitter.ints([...op.before, ...op.after]);
     return [emitter.emit("Pad", [operand(site, 0), counts, emitter.scalar(dtype, op.value)])];
   },

@@ -20,6 +20,7 @@ type Five = readonly [string, string, string, string, string];
 /** Short names for the arithmetic of this file. */
 function arithmetic(emitter: Emitter) {
   return {
+    add: (a: string, b: string) => emitter.emit("Add", [a, b]),
     sub: (a: string, b: string) => emitter.emit("Sub", [a, b]),
     mul: (a: string, b: string) => emitter.emit("Mul", [a, b]),
     mean: (x: string, dims: readonly number[]) =>
@@ -64,14 +65,55 @@ function inverseDeviation(site: Site, variance: string, epsilon: number): string
   return emitter.emit("Reciprocal", [emitter.emit("Sqrt", [shifted])]);
 }
 
-/** In training mode with a momentum of 0 the running statistics that the operator returns are those of the batch. */
+/** y, mean and variance over `dims` by hand: for f64, as the operators keep statistics or epsilon in f32. */
+function normalized(
+  site: Site,
+  dims: readonly number[],
+  shape: readonly number[],
+  epsilon: number,
+): { readonly y: string; readonly center: string; readonly variance: string; readonly r: string } {
+  const { emitter } = site;
+  const { add, sub, mul, mean } = arithmetic(emitter);
+  const [x, scale, shift] = operands(site) as readonly [string, string, string];
+  const center = mean(x, dims);
+  const centered = sub(x, center);
+  const variance = mean(mul(centered, centered), dims);
+  const r = inverseDeviation(site, variance, epsilon);
+  const y = add(mul(mul(centered, r), emitter.reshape(scale, shape)), emitter.reshape(shift, shape));
+  return { y, center, variance, r };
+}
+
+const layerNorm: Lowering<"layer-norm"> = (op, site) => {
+  const { dtype, shape } = resultType(site);
+  if (dtype === "f32") {
+    const attributes = { axis: -1, epsilon: { float: op.epsilon } };
+    return site.emitter.emitMany("LayerNormalization", operands(site), attributes, site.used);
+  }
+  const { y, center, r } = normalized(site, [shape.length - 1], shape.slice(-1), op.epsilon);
+  return [y, center, r];
+};
+
+/**
+ * In training mode with a momentum of 0 the running statistics that the operator returns are those of the batch. It writes them over
+ * the old ones, so these must be two tensors and no constants.
+ */
 const batchNorm: Lowering<"batch-norm"> = (op, site) => {
   const { emitter } = site;
-  const { dtype, shape } = resultType(site, 1);
-  const none = emitter.constant(dtype, shape, new Array<number>(shape[0] as number).fill(0));
+  const vector = resultType(site, 1);
+  if (vector.dtype !== "f32") {
+    const { dims, shape } = channels(site);
+    const { y, center, variance } = normalized(site, dims, shape, op.epsilon);
+    return [y, emitter.reshape(center, vector.shape), emitter.reshape(variance, vector.shape)];
+  }
+  const [x, scale, shift] = operands(site) as readonly [string, string, string];
+  const old = [scale, shift].map((name) => emitter.emit("Sub", [name, name]));
   const attributes = { epsilon: { float: op.epsilon }, momentum: { float: 0 }, training_mode: 1 };
-  const inputs = [...operands(site), none, none];
-  return emitter.emitMany("BatchNormalization", inputs, attributes, [true, true, true]);
+  return emitter.emitMany(
+    "BatchNormalization",
+    [x, scale, shift, ...old],
+    attributes,
+    site.used.map(() => true),
+  );
 };
 
 /** dScale = sum(dy·x̂), dShift = sum(dy), dx = scale·r·(dy - dShift/n - x̂·dScale/n). */
@@ -96,13 +138,7 @@ export const normalization: { readonly [K in NormalizationKind]: Lowering<K> } =
   softmax: (_op, site) => [site.emitter.emit("Softmax", [operand(site, 0)], { axis: -1 })],
   "softmax-grad": (_op, site) => softmaxGrad(site),
   "log-softmax": (_op, site) => [site.emitter.emit("LogSoftmax", [operand(site, 0)], { axis: -1 })],
-  "layer-norm": (op, site) =>
-    site.emitter.emitMany(
-      "LayerNormalization",
-      operands(site),
-      { axis: -1, epsilon: { float: op.epsilon } },
-      site.used,
-    ),
+  "layer-norm": layerNorm,
   "layer-norm-grad": (_op, site) => layerNormGrad(site),
   "batch-norm": batchNorm,
   "batch-norm-grad": batchNormGrad,

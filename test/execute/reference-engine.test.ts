@@ -1,0 +1,7 @@
+import { describe } from "vitest";
+import { referenceEngine } from "../../src/execute/reference-engine.ts";
+import { engineConformance } from "./engine-conformance.ts";
+
+describe("the reference engine", () => {
+  engineConformance(referenceEngine);
+});
