@@ -6,6 +6,7 @@
  */
 
 import type { IterationSpace } from "../graph/op-rules.ts";
+import { sizeOf } from "../graph/shape.ts";
 
 /** The dims of a mini-batch that can be cut: into micro-batches, and into chunks of time. */
 export type CutRole = "batch" | "time";
@@ -46,7 +47,10 @@ export function followCuts(
     for (const role of rolesIn(parts)) if (!isFree && role !== inOrder) refuse(role);
   }
   const results = space.results.map((dims) =>
-    dims.map((loops) => loops.flatMap((loop) => ofLoop.get(loop) ?? fixed(sizeOfLoop(loop)))),
+    dims.map((loops) => {
+      const parts = loops.flatMap((loop) => ofLoop.get(loop) ?? fixed(sizeOfLoop(loop)));
+      return rolesIn(parts).length > 0 ? parts : [fixed(sizeOf(parts.map(({ size }) => size)))];
+    }),
   );
   for (const dims of results) {
     const roles = dims.flatMap(rolesIn);
