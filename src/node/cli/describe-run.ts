@@ -1,0 +1,75 @@
+/** What a person reads before and after a training run. */
+
+import type { StartEvent, TrainSummary } from "../train/events.ts";
+import { formatCount, formatDuration, formatValue, labelled, plural } from "./format.ts";
+
+/** What is going to be trained, on what, for how long. */
+export function describeStart(event: StartEvent): string {
+  const { groups, parameters, loss, optimizer, seed, steps, stepsPerEpoch, runFolder } = event;
+  const epochs = steps / stepsPerEpoch;
+  const passes = `${Number(epochs.toFixed(2))} ${epochs === 1 ? "epoch" : "epochs"}`;
+  const length = `${plural(steps, "step")}, ${passes} of ${formatCount(stepsPerEpoch)}`;
+  const rows: [string, string][] = [
+    ["model", `${plural(parameters, "parameter")} in ${plural(groups.length, "group")}: ${shorten(groups)}`],
+    ["data", describeData(event.data)],
+    ["training", `${loss}, ${optimizer}, seed ${seed}; ${length}`],
+    [
+      "devices",
+      event.devices.map(({ name, threads }) => `${name} (${plural(threads, "thread")})`).join(", "),
+    ],
+  ];
+  if (runFolder !== undefined) rows.push(["run folder", runFolder]);
+  return `Training ${event.job}\n\n${labelled(rows)}\n`;
+}
+
+/** How it went, and where everything is. */
+export function describeEnd(summary: TrainSummary, unit: StartEvent["unit"]): string {
+  const { reason, steps, seconds, tokensPerSecond, parameters, runFolder } = summary;
+  const head = `${reason === "stopped" ? "Stopped after" : "Trained"} ${plural(steps, "step")}`;
+  const speed =
+    steps === 0 ? "" : ` in ${formatDuration(seconds)}, ${formatCount(tokensPerSecond)} ${unit}/s`;
+  const rows = lossRows(summary);
+  if (parameters !== undefined) rows.push(["parameters", parameters]);
+  if (runFolder !== undefined) rows.push(["metrics", `${runFolder}/metrics.jsonl`]);
+  return `${head}${speed}.\n\n${labelled(rows)}\n`;
+}
+
+function lossRows({ training, validation, unigramPerplexity }: TrainSummary): [string, string][] {
+  const rows: [string, string][] = [];
+  const show = ({ loss, perplexity }: { readonly loss: number; readonly perplexity?: number }): string =>
+    perplexity === undefined
+      ? formatValue(loss)
+      : `${formatValue(loss)}, perplexity ${formatValue(perplexity)}`;
+  if (training !== undefined) {
+    rows.push([
+      "training loss",
+      `${show(training)} (mean of the last ${plural(training.lastSteps, "step")})`,
+    ]);
+  }
+  if (validation === undefined) return rows;
+  rows.push(["validation loss", show(validation)]);
+  if (validation.perplexity !== undefined && unigramPerplexity !== undefined) {
+    const verdict =
+      validation.perplexity < unigramPerplexity
+        ? "the model has learned more than how often each token occurs"
+        : "the model has not yet learned more than how often each token occurs";
+    rows.push(["unigram baseline", `perplexity ${formatValue(unigramPerplexity)}: ${verdict}`]);
+  }
+  return rows;
+}
+
+/** `embed, layer0, layer1, ... decode`. */
+function shorten(groups: readonly string[]): string {
+  return groups.length <= 12 ? groups.join(", ") : `${groups.slice(0, 8).join(", ")}, ... ${groups.at(-1)}`;
+}
+
+/** `text moby-dick, sentences 8,858`; buckets and the like are left to run.json. */
+function describeData(facts: StartEvent["data"]): string {
+  return Object.entries(facts)
+    .filter(([label]) => !label.startsWith("bucket "))
+    .map(([label, value]) => {
+      if (typeof value === "number") return `${formatCount(value)} ${label}`;
+      return label === "data" || label === "text" ? value : `${label} ${value}`;
+    })
+    .join(", ");
+}

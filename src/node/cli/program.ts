@@ -1,0 +1,97 @@
+/** The command line: commands, options, help and exit codes; commander parses it. */
+
+import { Command, InvalidArgumentError, Option } from "commander";
+import { versions } from "../train/run-record.ts";
+import type { Terminal } from "./terminal.ts";
+import { type TrainCommandOptions, trainCommand } from "./train-command.ts";
+
+/** The program with all commands; `finish` is told the exit code of the command that ran. */
+export function paraxisProgram(terminal: Terminal, finish: (code: number) => void): Command {
+  const program = new Command("paraxis")
+    .description("Train neural networks split across devices, and be told the truth about it.")
+    .version(versions().paraxis, "-V, --version", "print the version")
+    .helpOption("-h, --help", "show this help")
+    .helpCommand(false)
+    .showHelpAfterError("(paraxis --help shows what there is)")
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => terminal.out.write(text),
+      writeErr: (text) => terminal.err.write(text),
+    })
+    .addHelpText("after", programHelp);
+  addTrain(program, terminal, finish);
+  return program;
+}
+
+function addTrain(program: Command, terminal: Terminal, finish: (code: number) => void): void {
+  program
+    .command("train")
+    .summary("train the model of a job file")
+    .description("Train the model of a job file and save its parameters.")
+    .argument("<job>", "job file in TypeScript or JavaScript")
+    .option("--steps <n>", "updates to do (default: what the job says, or one epoch)", positiveInteger)
+    .option("--epochs <n>", "passes over the training data", positiveInteger)
+    .option("--seed <n>", "seed of parameters, order of data and dropout (default: the job's, or 1)", integer)
+    .option("--threads <n>", "threads that one operation may use (default: all cores)", positiveInteger)
+    .addOption(
+      new Option("--engine <name>", "what computes; the reference engine is exact, and very slow")
+        .choices(["onnxruntime", "reference"])
+        .default("onnxruntime"),
+    )
+    .option("--run-folder <dir>", "where the folder of this run is made", "runs")
+    .option("--no-validation", "do not validate after each epoch and at the end")
+    .option("--json", "print one JSON object per line on stdout: start, step, evaluation, end")
+    .option("--quiet", "print nothing but errors")
+    .helpOption("-h, --help", "show this help")
+    .addHelpText("after", trainHelp)
+    .action(async (job: string, options: TrainCommandOptions) => {
+      finish(await trainCommand(job, options, terminal));
+    });
+}
+
+function positiveInteger(text: string): number {
+  const value = Number(text);
+  if (Number.isSafeInteger(value) && value > 0 && text.trim() !== "") return value;
+  throw new InvalidArgumentError("It must be a positive whole number.");
+}
+
+function integer(text: string): number {
+  const value = Number(text);
+  if (Number.isSafeInteger(value) && text.trim() !== "") return value;
+  throw new InvalidArgumentError("It must be a whole number.");
+}
+
+const programHelp = `
+A job file says what to train; paraxis trains it and leaves a folder in runs/ with
+metrics.jsonl (one line per step), model.safetensors, layout.json and run.json.
+
+Examples:
+  paraxis train job.ts                       train for as long as the job says
+  paraxis train job.ts --steps 100           only 100 steps
+  paraxis train --help                       all options of the command`;
+
+const trainHelp = `
+The smallest job file (job.ts):
+
+  import { adam, defineJob, nn } from "paraxis";
+  import { characters } from "paraxis/node";
+
+  export default defineJob({
+    model: nn.sequential([
+      nn.embedding({ vocabulary: 1_000, dim: 64, group: "embed" }),
+      nn.lstm({ units: 128, group: "layer0" }),
+      nn.linear({ units: 1_000, group: "decode" }),
+    ]),
+    loss: "cross-entropy",
+    optimizer: adam({ rate: 0.003, clipNorm: 5 }),
+    data: characters("moby-dick"),
+  });
+
+Ctrl-C finishes the step, saves the parameters and says where; a second Ctrl-C ends at once.
+Exit codes: 0 trained, 1 something was wrong, 130 ended by Ctrl-C.
+
+Examples:
+  paraxis train job.ts --epochs 2 --seed 7       two epochs with another seed
+  paraxis train job.ts --threads 1               on one core
+  paraxis train job.ts --json --quiet > log      for programs
+  paraxis train job.ts --run-folder /tmp/runs    leave the files elsewhere`;
