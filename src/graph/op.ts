@@ -8,7 +8,7 @@
 import type { DType } from "./dtype.ts";
 import type { Shape } from "./shape.ts";
 
-/** x: any float shape → same shape (`not`: bool). `gelu` is exact (erf), `gelu-tanh` the tanh approximation. */
+/** x: floats of any shape → same shape (`not`: bool; `neg`, `abs`, `sign`, `square` and `relu` also whole numbers). `gelu` is exact (erf), `gelu-tanh` the tanh approximation. */
 export type UnaryKind =
   | "neg"
   | "abs"
@@ -30,13 +30,13 @@ export type UnaryKind =
   | "softplus"
   | "not";
 
-/** a, b: shapes that broadcast → the broadcast shape, same dtype as the operands. */
+/** a, b: shapes that broadcast → the broadcast shape, same dtype as the operands; whole numbers divide toward zero. */
 export type BinaryKind = "add" | "sub" | "mul" | "div" | "pow" | "max" | "min" | "and" | "or";
 
 /** a, b: shapes that broadcast → bool of the broadcast shape. */
 export type CompareKind = "equal" | "less" | "less-equal" | "greater" | "greater-equal";
 
-/** x → the dims `dims` reduced; kept as size 1 when `keep`. Ties of max share the gradient equally. */
+/** x → the dims `dims` reduced; kept as size 1 when `keep`; `mean` of floats only. Ties of max share the gradient equally. */
 export type ReduceKind = "sum" | "mean" | "reduce-max";
 
 /** Sizes of a 2-D window; NCHW tensors, `pad` is [top, left, bottom, right]. */

@@ -171,9 +171,9 @@ export class ModelBuilder extends GraphBuilder {
     this.output(`state:${name}`, value);
   }
 
-  /** Whether sequences are cut into chunks, so that recurrent layers must carry their state. */
-  get isChunked(): boolean {
-    return this.#isCut("time");
+  /** Whether dim `dim` of `x` is cut into chunks of time, so that what comes before this item matters. */
+  isChunked(x: Tensor, dim: number): boolean {
+    return this.partsOf(x)[dim]?.some(({ role }) => role === "time") === true;
   }
 
   /** Global index, along a dim that is cut, of the first element of this item. */

@@ -144,6 +144,14 @@ test("a cast truncates to whole numbers, rounds to float32 and compares with zer
   expect([...run({ kind: "cast", dtype: "bool" }, dense([3], -1, 0, 0.5)).data]).toEqual([1, 0, 1]);
 });
 
+test("whole numbers divide toward zero", () => {
+  const type: TensorType = { dtype: "i32", shape: [4] };
+  const operands = [dense([4], 7, -7, 7, 6), dense([4], 2, 2, -2, 3)];
+  expect([...(rulesOf("div").evaluate({ kind: "div" }, operands, [type])[0] as Dense).data]).toEqual([
+    3, -3, -3, 2,
+  ]);
+});
+
 describe("operands that do not fit", () => {
   const f64 = (...shape: number[]): TensorType => ({ dtype: "f64", shape });
   const bool = (...shape: number[]): TensorType => ({ dtype: "bool", shape });
@@ -156,7 +164,9 @@ describe("operands that do not fit", () => {
     ],
     [{ kind: "add" }, [bool(2), bool(2)], "is not defined for bool[2]"],
     [{ kind: "and" }, [f64(2), f64(2)], "is not defined for f64[2]"],
-    [{ kind: "exp" }, [bool(2)], "expects numbers, got bool[2]"],
+    [{ kind: "exp" }, [{ dtype: "i32", shape: [2] }], "expects floats, got i32[2]"],
+    [{ kind: "neg" }, [bool(2)], "expects numbers, got bool[2]"],
+    [{ kind: "mean", dims: [0], keep: false }, [{ dtype: "i32", shape: [2] }], "expects floats, got i32[2]"],
     [{ kind: "not" }, [f64(2)], "expects bool, got f64[2]"],
     [{ kind: "where" }, [f64(2), f64(2), f64(2)], "operands f64[2], f64[2], f64[2] do not fit together"],
     [{ kind: "sum", dims: [2], keep: false }, [f64(2, 3)], "dims 2 do not exist in f64[2,3]"],

@@ -34,6 +34,9 @@ import { erf } from "./erf.ts";
 
 type ElementwiseKind = UnaryKind | BinaryKind | CompareKind | "where" | "cast";
 
+/** Kinds that are defined for whole numbers, too. */
+const keepsWhole: ReadonlySet<UnaryKind> = new Set<UnaryKind>(["neg", "abs", "sign", "square", "relu"]);
+
 /** Gradient of a unary operation from operand x, result y and the result's gradient dy. */
 type UnaryDerivative = (x: Tensor, y: Tensor, dy: Tensor) => Tensor;
 
@@ -45,9 +48,10 @@ function unary(
   return {
     infer: (op, [x]) => {
       const type = x as TensorType;
-      const fits = op.kind === "not" ? type.dtype === "bool" : type.dtype !== "bool";
-      if (!fits)
-        throw new ShapeError(`expects ${op.kind === "not" ? "bool" : "numbers"}, got ${showType(type)}`);
+      const expected = op.kind === "not" ? "bool" : keepsWhole.has(op.kind) ? "numbers" : "floats";
+      const fits =
+        expected === "floats" ? isFloat(type.dtype) : (type.dtype === "bool") === (expected === "bool");
+      if (!fits) throw new ShapeError(`expects ${expected}, got ${showType(type)}`);
       return [type];
     },
     space: (_op, inputs, results) => elementwiseSpace(inputs, results, flops),
@@ -97,9 +101,16 @@ function binary(
           at.wanted[i] ? sumTo((gradients[i] as () => Tensor)(), operand.shape) : undefined,
         );
       }),
-    evaluate: (_op, inputs, [type]) => [
-      zip(inputs, (type as TensorType).shape, ([a, b]) => evaluate(a as number, b as number)),
-    ],
+    evaluate: (_op, inputs, [type]) => {
+      const { dtype, shape } = type as TensorType;
+      const isWhole = dtype === "i32" || dtype === "i64";
+      return [
+        zip(inputs, shape, ([a, b]) => {
+          const value = evaluate(a as number, b as number);
+          return isWhole ? Math.trunc(value) : value;
+        }),
+      ];
+    },
   };
 }
 

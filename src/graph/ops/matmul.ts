@@ -1,5 +1,6 @@
 /** Matrix products over the last two dims, with leading (batch) dims that broadcast. */
 
+import { isFloat } from "../dtype.ts";
 import { matmul as product, reshape } from "../functions.ts";
 import {
   type Dense,
@@ -29,6 +30,7 @@ function sizesOf(op: Transposes, a: TensorType, b: TensorType): Sizes {
     );
   if (a.shape.length < 2 || b.shape.length < 2) throw fail("both operands need at least 2 dims");
   if (a.dtype !== b.dtype) throw fail("the element types differ");
+  if (!isFloat(a.dtype)) throw fail("only floats have a product");
   const [rows, columns] = [a.shape.slice(-2), b.shape.slice(-2)];
   const [m, k] = (op.transposeA ? rows.toReversed() : rows) as [number, number];
   const [inner, n] = (op.transposeB ? columns.toReversed() : columns) as [number, number];

@@ -1,5 +1,6 @@
 /** Reductions over any dims. */
 
+import { isFloat } from "../dtype.ts";
 import { broadcast, cast, div, equal, mul, reshape, scalar, sum } from "../functions.ts";
 import type { ReduceKind } from "../op.ts";
 import { type Dense, type OpRules, ShapeError } from "../op-rules.ts";
@@ -28,6 +29,8 @@ function reduction(rule: Reduction): OpRules<ReduceKind> {
       const bad = op.dims.filter((dim) => type.shape[dim] === undefined);
       if (bad.length > 0) throw new ShapeError(`dims ${bad} do not exist in ${showType(type)}`);
       if (type.dtype === "bool") throw new ShapeError(`expects numbers, got ${showType(type)}`);
+      if (op.kind === "mean" && !isFloat(type.dtype))
+        throw new ShapeError(`expects floats, got ${showType(type)}`);
       return [{ dtype: type.dtype, shape: reducedShape(type.shape, op.dims, op.keep) }];
     },
     space: (op, [x]) => {

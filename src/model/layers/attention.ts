@@ -101,7 +101,7 @@ export function positionEmbedding(options: LayerOptions & { readonly length: num
     if (x.shape.length !== 3 || time === undefined || width === undefined) {
       throw new UserError(`positionEmbedding "${name}" expects [batch, time, features], got [${x.shape}]`);
     }
-    const isCut = builder.partsOf(x)[1]?.some(({ role }) => role === "time") === true;
+    const isCut = builder.isChunked(x, 1);
     const length = isCut ? (builder.options.shape.total.time ?? time) : time;
     if (length > options.length)
       throw new UserError(

@@ -26,8 +26,8 @@ export function lstm(options: RecurrentOptions): Layer {
     const cell = builder.nextUse(`${name}.c`);
     const [h0, c0] = [carried(operands.x, hidden, units), carried(operands.x, cell, units)];
     const [h, hLast, cLast] = lstmOf({ ...operands, h0, c0 });
-    carry(builder, hidden, hLast);
-    carry(builder, cell, cLast);
+    carry(operands.x, hidden, hLast);
+    carry(operands.x, cell, cLast);
     return h;
   });
 }
@@ -41,7 +41,7 @@ export function gru(options: RecurrentOptions): Layer {
     const p = builder.parameter(`${name}.recurrentBias`, [3 * units], zeros, "bias");
     const hidden = builder.nextUse(`${name}.h`);
     const [h, hLast] = gruOf({ ...operands, p, h0: carried(operands.x, hidden, units) });
-    carry(builder, hidden, hLast);
+    carry(operands.x, hidden, hLast);
     return h;
   });
 }
@@ -84,15 +84,16 @@ function recurrentLayer(
   });
 }
 
-/** The state before this chunk; zero where sequences are not cut. */
+/** The state before this chunk of x; zero where its sequences are not cut. */
 function carried(x: Tensor, name: string, units: number): Tensor {
   const builder = modelOf(x);
   const shape = [x.shape[1] as number, units];
-  return builder.isChunked
+  return builder.isChunked(x, 0)
     ? builder.state(name, shape, "carried", zeros)
     : constant(builder, x.dtype, shape, 0);
 }
 
-function carry(builder: ModelBuilder, name: string, value: Tensor): void {
-  if (builder.isChunked) builder.setState(name, value);
+function carry(x: Tensor, name: string, value: Tensor): void {
+  const builder = modelOf(x);
+  if (builder.isChunked(x, 0)) builder.setState(name, value);
 }
