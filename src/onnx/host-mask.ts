@@ -68,7 +68,7 @@ export function fillHostMask(
 }
 
 /** The mask of `op`, bit for bit that of its reference evaluation rounded to the dtype. */
-export function fillMask(into: Float32Array, op: OpOf<"dropout-mask">, key: number, base: number): void {
+function fillMask(into: Float32Array, op: OpOf<"dropout-mask">, key: number, base: number): void {
   const { shape, strides } = merged(op.shape, op.strides);
   const kept = stored(op.dtype, 1 / op.keep);
   const threshold = Math.ceil(op.keep * 2 ** 24);

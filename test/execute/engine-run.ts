@@ -14,11 +14,7 @@ export function bufferOf(type: TensorType, values?: ArrayLike<number>): TensorBu
   return buffer;
 }
 
-export async function runOn(
-  engine: Engine,
-  graph: Graph,
-  inputs: readonly Dense[],
-): Promise<readonly Dense[]> {
+async function runOn(engine: Engine, graph: Graph, inputs: readonly Dense[]): Promise<readonly Dense[]> {
   const kernel = await engine.prepare(graph);
   const given = inputs.map(({ data }, i) => bufferOf(graph.types[i] as TensorType, data));
   const outputs = graph.outputs.map(({ value }) => untouched(graph.types[value] as TensorType));

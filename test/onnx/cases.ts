@@ -44,7 +44,7 @@ interface Plan {
 /** `float` is the element type of the float operands. */
 type Generator = (float: DType) => fc.Arbitrary<Plan>;
 
-export function valuesOf({ type, domain }: Operand, seed: number): Dense {
+function valuesOf({ type, domain }: Operand, seed: number): Dense {
   const random = domain === "distinct" ? distinctDense(type.shape, seed) : randomDense(type.shape, seed);
   const map = (value: number): number => {
     if (domain === "small") return value * 0.5;
@@ -64,7 +64,7 @@ export function valuesOf({ type, domain }: Operand, seed: number): Dense {
  * The graph of one operation. Its results are the outputs, or, where it is `inside`, further operations read them, as memory for
  * values inside a model is managed in another way.
  */
-export function caseOf({ op, operands }: Plan, seed: number, inside: boolean): Case {
+function caseOf({ op, operands }: Plan, seed: number, inside: boolean): Case {
   const builder = new GraphBuilder();
   const inputs = operands.map(({ type }, i) => builder.input(`x${i}`, "data", type));
   if (op.kind === "max-pool-grad") inputs[1] = maxPool(inputs[0] as Tensor, op.kernel, op.window);
@@ -75,7 +75,7 @@ export function caseOf({ op, operands }: Plan, seed: number, inside: boolean): C
   return { graph: builder.build(), inputs: operands.map((operand, i) => valuesOf(operand, seed + 31 * i)) };
 }
 
-export const size: fc.Arbitrary<number> = fc.oneof(
+const size: fc.Arbitrary<number> = fc.oneof(
   { weight: 1, arbitrary: fc.constant(1) },
   { weight: 3, arbitrary: fc.integer({ min: 2, max: 5 }) },
 );
@@ -85,7 +85,7 @@ function shapes(minLength: number, maxLength: number): fc.Arbitrary<number[]> {
 }
 
 /** A shape together with `count` shapes that broadcast to it. */
-export function broadcasting(count: number): fc.Arbitrary<readonly Shape[]> {
+function broadcasting(count: number): fc.Arbitrary<readonly Shape[]> {
   return shapes(0, 4).chain((shape) => {
     const one = fc
       .tuple(fc.nat(shape.length), fc.array(fc.boolean(), { minLength: 4, maxLength: 4 }))
@@ -560,7 +560,7 @@ const where: Generator = (float) =>
   }));
 
 /** One generator for each kind; a missing one does not compile. */
-export const generators: { readonly [K in OpKind]: Generator } = {
+const generators: { readonly [K in OpKind]: Generator } = {
   neg: unary("neg"),
   abs: unary("abs"),
   sign: unary("sign", few),

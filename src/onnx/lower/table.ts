@@ -13,7 +13,7 @@ import { pooling } from "./pooling.ts";
 import { recurrent } from "./recurrent.ts";
 import { reduce } from "./reduce.ts";
 
-export const lowerings: { readonly [K in OpKind]: Lowering<K> } = {
+const lowerings: { readonly [K in OpKind]: Lowering<K> } = {
   ...elementwise,
   ...reduce,
   ...movement,

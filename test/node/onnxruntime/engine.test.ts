@@ -1,3 +1,6 @@
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { UserError } from "../../../src/base/errors.ts";
 import * as f from "../../../src/graph/functions.ts";
@@ -91,6 +94,19 @@ describe("the ONNX Runtime engine", () => {
     const refused = engine.prepare(graph);
     await expect(refused).rejects.toThrow(UserError);
     await expect(refused).rejects.toThrow(/conv2d on f64 in group "model"/);
+  });
+
+  test("a profile is written for every session when the engine is disposed", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "profile-"));
+    const graph = graphOf({ x: float(2) }, ({ x }) => ({ y: f.neg(x) }));
+    {
+      await using engine = onnxRuntimeEngine({ profile: join(folder, "engine") });
+      await (await engine.prepare(graph)).bind([bufferOf(float(2))], [bufferOf(float(2))]).run();
+    }
+    const files = await readdir(folder);
+    expect(files).toEqual([expect.stringMatching(/^engine.*\.json$/)]);
+    expect(await readFile(join(folder, files[0] as string), "utf8")).toContain("op0:neg/0");
+    await rm(folder, { recursive: true });
   });
 
   test("tensors without elements are refused", async () => {
