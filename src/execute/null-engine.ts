@@ -6,7 +6,7 @@ import { structureKey } from "../graph/structure.ts";
 import { checkBuffers, type Engine, type Kernel } from "./engine.ts";
 
 /** What the null engine has been asked to do so far. */
-export interface NullCounts {
+interface NullCounts {
   /** Segments of different structure. */
   readonly prepared: number;
   readonly bound: number;
