@@ -37,15 +37,18 @@ class BufferWalk {
   readonly #freed = new Map<number, number>();
   /** The first instruction that used a gradient after the backward pass. */
   readonly #used = new Map<number, number>();
+  /** Owners that were read too early: one fault says it all. */
+  readonly #excused = new Set<number>();
   #at = 0;
 
   constructor(program: Program) {
     this.#program = program;
     for (const { buffer, input } of program.feeds) {
+      if (this.#spec(buffer).kind !== "data") continue;
       const { owner, from, to } = this.#rowsOf(buffer);
       if (this.#overlap(owner, from, to) !== undefined)
         this.faults.push(
-          faultOf(program, `${this.#name(buffer)} is fed twice, the second time with "${input}"`),
+          faultOf(program, `${this.#name(buffer)} is fed twice, the second time from "${input}"`),
         );
       this.#writtenOf(owner).push({ from, to, by: fed });
     }
@@ -75,7 +78,8 @@ class BufferWalk {
 
   #readRows(buffer: number, owner: number, from: number, to: number): void {
     const missing = firstGap(this.#written.get(owner) ?? [], from, to);
-    if (missing === undefined) return;
+    if (missing === undefined || this.#excused.has(owner)) return;
+    this.#excused.add(owner);
     const name = this.#name(buffer);
     if (this.#spec(buffer).kind === "data") this.#fault(`reads ${name}, which no feed fills`);
     else if (missing > from)
@@ -125,8 +129,9 @@ class BufferWalk {
     if (kind !== "activation") this.#fault(`frees ${name}, but only activations are freed, this is ${kind}`);
     else if (view !== undefined) this.#fault(`frees ${name}, expected its owner ${this.#name(view.of)}`);
     else if (freed !== undefined) this.#fault(`frees ${name}, which ${this.#place(freed)} has freed already`);
-    else if (!this.#written.has(buffer)) this.#fault(`frees ${name}, which was never written`);
-    if (freed === undefined && view === undefined) this.#freed.set(buffer, this.#at);
+    else if (!(this.#written.has(buffer) || this.#excused.has(buffer)))
+      this.#fault(`frees ${name}, which was never written`);
+    if (freed === undefined && view === undefined && kind === "activation") this.#freed.set(buffer, this.#at);
   }
 
   /** Outputs share no memory with each other, and with inputs only where a buffer that lasts is renewed as a whole. */
@@ -165,7 +170,7 @@ class BufferWalk {
     const { instructions } = this.#program;
     const later = instructions.findIndex(
       (instruction, at) =>
-        at >= this.#at &&
+        at > this.#at &&
         writesOf(instruction).some((buffer) => {
           const rows = this.#rowsOf(buffer);
           return rows.owner === owner && rows.from <= row && row < rows.to;

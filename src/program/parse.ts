@@ -74,7 +74,10 @@ function readKernel(lines: readonly string[], where: string, problems: string[])
 /** From a reference to the number of the buffer: the number itself, or the place of the name among the `buffer` lines. */
 function bufferIds(lines: readonly Line[]): (reference: string) => number {
   const ids = new Map<string, number>();
-  for (const { text } of lines) if (text.startsWith("buffer ")) ids.set(nameIn(text), ids.size);
+  const declared = lines.filter(({ text }) => text.startsWith("buffer "));
+  declared.forEach(({ text }, id) => {
+    ids.set(nameIn(text), id);
+  });
   return (reference) => {
     const id = reference.startsWith("#") ? Number(reference.slice(1)) : ids.get(unquote(reference));
     if (id === undefined) throw new SyntaxError(`unknown buffer ${reference}`);

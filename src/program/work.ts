@@ -12,7 +12,11 @@ export function workFaults(programs: readonly Program[]): ProgramFault[] {
   const items = itemsOf(programs);
   return [
     ...splitStages(programs),
-    ...programs.flatMap(repeatedRuns),
+    ...programs.flatMap((program) =>
+      repeatedRuns(program).map(({ at, earlier }) =>
+        faultAt(program, at, `does again what ${placeOf(program, earlier)} has done`),
+      ),
+    ),
     ...programs.flatMap((program) => unevenItems(program, items)),
     ...ownershipFaults(programs),
     ...unguardedUpdates(programs),
@@ -41,8 +45,8 @@ function splitStages(programs: readonly Program[]): ProgramFault[] {
   );
 }
 
-/** Runs that bring the same inputs to the same outputs; totals that a run adds to do not count as inputs. */
-function repeatedRuns(program: Program): ProgramFault[] {
+/** Runs that bring the same inputs to the same outputs as an earlier one; totals that a run adds to do not count as inputs. */
+function repeatedRuns(program: Program): readonly { readonly at: number; readonly earlier: number }[] {
   const first = new Map<string, number>();
   return runsOf(program).flatMap(({ run, at }) => {
     const { phase, stage, group, item, inputs, outputs } = run;
@@ -50,9 +54,7 @@ function repeatedRuns(program: Program): ProgramFault[] {
     const key = `${phase} ${stage} ${group} ${showItem(item)} ${operands} > ${outputs}`;
     const earlier = first.get(key);
     if (earlier === undefined) first.set(key, at);
-    return earlier === undefined
-      ? []
-      : [faultAt(program, at, `does again what ${placeOf(program, earlier)} has done`)];
+    return earlier === undefined ? [] : [{ at, earlier }];
   });
 }
 
@@ -69,8 +71,9 @@ function unevenItems(program: Program, items: readonly string[]): ProgramFault[]
   const rowsFrom = itemsByOwner(program);
   const groups = new Map<string, Map<string, number>>();
   const last = new Map<string, number>();
+  const repeated = new Set(repeatedRuns(program).map(({ at }) => at));
   for (const { run, at } of runsOf(program)) {
-    if (run.phase === "U") continue;
+    if (run.phase === "U" || repeated.has(at)) continue;
     const key = `${run.phase} of group "${run.group}" on stage ${run.stage}`;
     const counts = groups.get(key) ?? new Map<string, number>();
     groups.set(key, counts);
@@ -117,70 +120,70 @@ function mode(numbers: readonly number[]): number {
   return Math.max(0, ...[...counts].flatMap(([number, count]) => (count === most ? [number] : [])));
 }
 
+interface Place {
+  readonly device: number;
+  readonly at: number;
+}
+
 /** Where each parameter and optimizer tensor is written by U. */
-function ownersOf(
-  programs: readonly Program[],
-): ReadonlyMap<string, readonly { readonly device: number; readonly at: number }[]> {
-  const owners = new Map<string, { readonly device: number; readonly at: number }[]>();
+function updatesOf(programs: readonly Program[]): ReadonlyMap<string, readonly Place[]> {
+  const updates = new Map<string, Place[]>();
   programs.forEach((program, device) => {
     for (const { run, at } of runsOf(program)) {
       if (run.phase !== "U") continue;
       for (const buffer of run.outputs) {
         const { name = "", kind } = program.buffers[buffer] ?? {};
         if (kind === "parameter" || kind === "optimizer")
-          owners.set(name, [...(owners.get(name) ?? []), { device, at }]);
+          updates.set(name, [...(updates.get(name) ?? []), { device, at }]);
       }
     }
   });
-  return owners;
+  return updates;
 }
 
 /** One owner for each parameter that has a gradient; all other devices that hold it receive its new value. */
 function ownershipFaults(programs: readonly Program[]): ProgramFault[] {
   if (!programs.some((program) => runsOf(program).some(({ run }) => run.phase === "U"))) return [];
-  const owners = ownersOf(programs);
-  const repeated = [...owners].flatMap(([name, [owner, ...others]]) =>
-    others.flatMap(({ device, at }) =>
-      device === owner?.device
-        ? []
-        : [
-            faultAt(
-              programs[device] as Program,
-              at,
-              `updates "${name}", which device ${owner?.device} updates too: it must have one owner`,
-            ),
-          ],
-    ),
+  const updates = updatesOf(programs);
+  const several = [...updates].flatMap(([name, [owner, ...others]]) =>
+    others
+      .filter(({ device }) => device !== owner?.device)
+      .map(({ device, at }) => {
+        const message = `updates "${name}", which device ${owner?.device} updates too: it must have one owner`;
+        return faultAt(programs[device] as Program, at, message);
+      }),
   );
-  const held = programs.flatMap((program) =>
-    program.buffers.flatMap(({ name, kind }, buffer): ProgramFault[] => {
-      if (kind !== "parameter") return [];
-      const owner = owners.get(name)?.[0]?.device;
-      if (owner === undefined)
-        return hasGradient(programs, name)
-          ? [
-              faultOf(
-                program,
-                `parameter "${name}" has a gradient, but no U run updates it: it must have one owner`,
-              ),
-            ]
-          : [];
-      const isRenewed = program.instructions.some(
-        (instruction) => instruction.kind === "receive" && instruction.buffer === buffer,
-      );
-      return owner === program.device ||
-        owners.get(name)?.some(({ device }) => device === program.device) ||
-        isRenewed
-        ? []
-        : [
-            faultOf(
-              program,
-              `holds parameter "${name}" of device ${owner}, but never receives its new value`,
-            ),
-          ];
+  const ownerless = new Set<string>();
+  const holders = programs.flatMap((program) =>
+    program.buffers.flatMap(({ name, kind }, buffer) => {
+      if (kind !== "parameter" || ownerless.has(name)) return [];
+      if (!updates.has(name)) ownerless.add(name);
+      const fault = holderFault(programs, program, buffer, updates.get(name) ?? []);
+      return fault === undefined ? [] : [faultOf(program, fault)];
     }),
   );
-  return [...repeated, ...held];
+  return [...several, ...holders];
+}
+
+/** What is wrong with the copy of a parameter that a device holds, given where the parameter is updated. */
+function holderFault(
+  programs: readonly Program[],
+  { device, buffers, instructions }: Program,
+  buffer: number,
+  updates: readonly Place[],
+): string | undefined {
+  const name = buffers[buffer]?.name ?? "";
+  const [owner] = updates;
+  if (owner === undefined)
+    return hasGradient(programs, name)
+      ? `parameter "${name}" has a gradient, but no U run updates it: it must have one owner`
+      : undefined;
+  const isRenewed =
+    updates.some((update) => update.device === device) ||
+    instructions.some((instruction) => instruction.kind === "receive" && instruction.buffer === buffer);
+  return isRenewed
+    ? undefined
+    : `holds parameter "${name}" of device ${owner.device}, but never receives its new value`;
 }
 
 /** Gradients are called `grad:<parameter>`, or `grad:<parameter>@<group>` where a tied parameter gets several. */
