@@ -14,6 +14,7 @@ import type { Engine, TensorBuffer } from "./engine.ts";
 /** The loss or the gradient of a step is NaN or infinite; no parameter was changed by it. */
 export class NonFiniteError extends Error {
   override readonly name: string = "NonFiniteError";
+  /** Counted from 1. */
   readonly step: number;
 
   constructor(step: number, loss: number, gradientNorm: number, origin: string | undefined) {

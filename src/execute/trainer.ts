@@ -103,7 +103,7 @@ export class Trainer {
     };
     const [loss = 0, gradientNorm = 0] = [results[lossOutput], results["norm"]];
     if (!(Number.isFinite(loss) && Number.isFinite(gradientNorm))) {
-      throw new NonFiniteError(this.#step, loss, gradientNorm, await this.#diagnose(batch, input));
+      throw new NonFiniteError(this.#step + 1, loss, gradientNorm, await this.#diagnose(batch, input));
     }
     this.#step++;
     return {
