@@ -27,6 +27,9 @@ function clock(): number {
   return performance.now() / 1000;
 }
 
+/** Seconds between two lines of the same sort. */
+const lineEvery = 5;
+
 /** Smoothed numbers of a run under way. */
 class Meter {
   readonly #now: () => number;
@@ -35,6 +38,7 @@ class Meter {
   #loss: number | undefined;
   #tokens = 0;
   #seconds = 0;
+  #evaluated = Number.NEGATIVE_INFINITY;
 
   constructor(start: StartEvent, now: () => number) {
     this.start = start;
@@ -58,6 +62,13 @@ class Meter {
       `${formatCount(this.#tokens / this.#seconds)} ${this.start.unit}/s`,
       this.isValidating(step) ? "validating" : `${formatDuration(left)} left`,
     ].join(" | ");
+  }
+
+  /** One line about an evaluation, or nothing where the last one was told a moment ago. */
+  evaluation(event: EvaluationEvent): string | undefined {
+    if (this.#now() - this.#evaluated < lineEvery && event.step < this.start.steps) return undefined;
+    this.#evaluated = this.#now();
+    return describeEvaluation(event, this.start);
   }
 
   /** Whether validation follows this step. */
@@ -109,7 +120,7 @@ class Bar implements Progress {
         break;
       case "evaluation":
         if (this.#meter !== undefined && event.step < this.#meter.start.steps) {
-          this.note(describeEvaluation(event, this.#meter.start));
+          this.#tell(this.#meter.evaluation(event));
         }
         break;
       case "end":
@@ -126,13 +137,14 @@ class Bar implements Progress {
     this.#bar.render();
   }
 
+  #tell(text: string | undefined): void {
+    if (text !== undefined) this.note(text);
+  }
+
   [Symbol.dispose](): void {
     this.#bar.stop();
   }
 }
-
-/** Seconds between two lines. */
-const lineEvery = 5;
 
 class Lines implements Progress {
   readonly #stream: ProgressStream;
@@ -155,7 +167,7 @@ class Lines implements Progress {
         this.#showStep(event);
         break;
       case "evaluation":
-        if (this.#meter !== undefined) this.note(describeEvaluation(event, this.#meter.start));
+        this.#tell(this.#meter?.evaluation(event));
         break;
       case "end":
         break;
@@ -166,6 +178,10 @@ class Lines implements Progress {
 
   note(text: string): void {
     this.#stream.write(`${text}\n`);
+  }
+
+  #tell(text: string | undefined): void {
+    if (text !== undefined) this.note(text);
   }
 
   [Symbol.dispose](): void {
