@@ -1,0 +1,184 @@
+/** The ways to stream a mini-batch that the planner tries, and the placements it tries them on. */
+
+import { UserError } from "../base/errors.ts";
+import { flowsOf, incomingBytes } from "../cost/flow.ts";
+import type { BatchShape } from "../data/dataset.ts";
+import type { LayoutStage, ScheduleName, WeightTiming } from "../layout/layout.ts";
+import { hasBranches, runsOf, unitsInOrder } from "../layout/order.ts";
+import { groupsOf } from "../partition/compile.ts";
+import { schedule, specProblems } from "../schedule/schedule.ts";
+import { type Balance, type BalanceUnit, balance, type PlanDevice } from "./balance.ts";
+import { branchAssignments } from "./branches.ts";
+import { groupSeconds, type ItemWork, recurrentGroups, type WorkBook } from "./item-work.ts";
+import { itemsAlive, stageBytes } from "./predict.ts";
+
+/** How the items of a mini-batch stream through the stages. */
+export interface Streaming {
+  readonly chunks: number;
+  readonly schedule: ScheduleName;
+  readonly weights: WeightTiming;
+}
+
+/** The plainest first: of equally fast ways the first is taken. */
+const orders: readonly (readonly [ScheduleName, readonly WeightTiming[]])[] = [
+  ["naive", ["fused"]],
+  ["1f1b", ["fused", "per-micro-batch", "per-item", "deferred"]],
+  ["gpipe", ["fused", "per-micro-batch", "per-item", "deferred"]],
+  ["zero-bubble-h1", ["per-micro-batch", "per-item"]],
+  ["wavefront", ["fused", "per-micro-batch", "per-item", "deferred"]],
+  ["interleaved-1f1b", ["fused", "per-micro-batch", "per-item", "deferred"]],
+];
+
+const chunkCounts: readonly number[] = [1, 2, 4, 8];
+/** Shorter chunks of the longest sequences are not tried. */
+const fewestSteps = 4;
+
+/** Every way to stream, with what is `fixed` taken as given. */
+export function streamings(chunkChoices: readonly number[], fixed: Partial<Streaming>): readonly Streaming[] {
+  return chunkChoices.flatMap((chunks) =>
+    orders.flatMap(([name, timings]) =>
+      (fixed.weights === undefined ? timings : [fixed.weights])
+        .filter(() => fixed.schedule === undefined || fixed.schedule === name)
+        .map((weights) => ({ chunks, schedule: name, weights })),
+    ),
+  );
+}
+
+/** Numbers of chunks worth a trial: more than 1 only where a recurrent layer carries its state from chunk to chunk. */
+export function chunkChoices(book: WorkBook, shapes: readonly BatchShape[]): readonly number[] {
+  const times = shapes.map(({ time }) => time ?? 1);
+  const [longest, shortest] = [Math.max(...times), Math.min(...times)];
+  const [shape] = shapes;
+  if (shape === undefined || recurrentGroups(book.item(shape, shape).step.item).size === 0) return [1];
+  const counts = chunkCounts.filter(
+    (chunks) => chunks === 1 || (chunks <= shortest && longest / chunks >= fewestSteps),
+  );
+  return counts.length > 1 && canBeChunked(book, shape) ? counts : [1];
+}
+
+/** Whether the model can be built for a part of its time steps; attention, for example, needs all of them. */
+function canBeChunked(book: WorkBook, shape: BatchShape): boolean {
+  try {
+    book.item({ ...shape, time: 1 }, shape);
+    return true;
+  } catch (error) {
+    if (error instanceof UserError) return false;
+    throw error;
+  }
+}
+
+export interface PlacementSource {
+  readonly book: WorkBook;
+  readonly devices: readonly PlanDevice[];
+  readonly microBatches: number;
+  /** The mini-batch that is balanced for, usually the largest. */
+  readonly shape: BatchShape;
+}
+
+/** Stages with their devices in the order of first use. */
+export interface Placement {
+  readonly devices: readonly PlanDevice[];
+  readonly stages: readonly LayoutStage[];
+}
+
+/** Placements by balance, under memory limits that depend on the way to stream; or why none fits. */
+export type Placer = (way: Streaming) => readonly Placement[] | Extract<Balance, { readonly fits: false }>;
+
+/** Chooses the placements of one mini-batch's work. */
+export function placer(source: PlacementSource): Placer {
+  const { book, devices, shape } = source;
+  const work = book.item(shape, shape);
+  const flows = book.flows(work);
+  const edges = flowsOf(work.step.item).filter(({ phase }) => phase === "F");
+  const units = timedUnits(book, work, shape, unitsInOrder(groupsOf({ graph: work.step.item }), edges));
+  const groupsIn = (from: number, to: number) => units.slice(from, to).flatMap(({ groups }) => groups);
+  const problem = {
+    units,
+    devices,
+    incoming: (from: number, to: number) => incomingBytes(flows, new Set(groupsIn(from, to))),
+  };
+  const branches = hasBranches(
+    units.map(({ groups }) => groups),
+    edges,
+  )
+    ? branchAssignments({ units, edges, devices }).map((assignment): Placement => {
+        const names = new Map(
+          units.flatMap(({ groups }, i) =>
+            groups.map((group) => [group, devices[assignment[i] ?? 0]?.name ?? ""]),
+          ),
+        );
+        const stages = runsOf(
+          units.map(({ groups }) => groups),
+          edges,
+          (group) => names.get(group) ?? "",
+        );
+        return { stages, devices: usedDevices(stages, devices) };
+      })
+    : [];
+  const isLimited = devices.some(({ memory }) => memory !== undefined);
+  const free = isLimited ? undefined : balance(problem);
+  return (way) => {
+    const found = free ?? balance({ ...problem, memory: rangeMemory(source, way, groupsIn) });
+    if (!found.fits) return branches.length > 0 ? branches : found;
+    const stages = found.stages.map(({ device, from, to }) => ({
+      device: device.name,
+      groups: groupsIn(from, to),
+    }));
+    return [{ stages, devices: usedDevices(stages, devices) }, ...branches];
+  };
+}
+
+/** Devices in the order in which `stages` use them first. */
+export function usedDevices(
+  stages: readonly LayoutStage[],
+  devices: readonly PlanDevice[],
+): readonly PlanDevice[] {
+  const names = [...new Set(stages.map(({ device }) => device))];
+  return names.flatMap((name) => devices.find((device) => device.name === name) ?? []);
+}
+
+function timedUnits(
+  book: WorkBook,
+  work: ItemWork,
+  shape: BatchShape,
+  units: readonly (readonly string[])[],
+): readonly BalanceUnit[] {
+  const seconds = groupSeconds(work);
+  const update = book.update(shape);
+  const timeOf = (group: string): number => {
+    const { F, B, W } = seconds.get(group) ?? { F: 0, B: 0, W: 0 };
+    return F + B + W + (update.get(group) ?? 0);
+  };
+  return units.map((groups) => ({ groups, seconds: groups.reduce((sum, group) => sum + timeOf(group), 0) }));
+}
+
+/** Bytes of a range of units as a stage of a chain, with as many items alive as the schedule keeps. */
+function rangeMemory(
+  { book, shape, microBatches }: PlacementSource,
+  way: Streaming,
+  groupsIn: (from: number, to: number) => readonly string[],
+): (from: number, to: number, stage: number, stages: number) => number {
+  const time = shape.time === undefined ? {} : { time: Math.ceil(shape.time / way.chunks) };
+  const item = book.item({ batch: Math.ceil(shape.batch / microBatches), ...time }, shape);
+  const orders = new Map<number, (stage: number) => ReturnType<typeof itemsAlive> | undefined>();
+  const known = new Map<string, number>();
+  const aliveIn = (stages: number) => {
+    const spec = { ...way, kind: way.schedule, stages, devices: stages, microBatches };
+    if (specProblems(spec).length > 0) return () => undefined;
+    const order = schedule(spec);
+    return (stage: number) => itemsAlive(order, spec, stage);
+  };
+  return (from, to, stage, stages) => {
+    const key = `${from} ${to} ${stage} ${stages}`;
+    const alive = orders.get(stages) ?? aliveIn(stages);
+    orders.set(stages, alive);
+    const items = alive(stage);
+    const bytes =
+      known.get(key) ??
+      (items === undefined
+        ? Number.POSITIVE_INFINITY
+        : stageBytes(book, item, groupsIn(from, to), way, items));
+    known.set(key, bytes);
+    return bytes;
+  };
+}

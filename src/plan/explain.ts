@@ -1,0 +1,115 @@
+/** Why a layout was chosen, in plain sentences for people. */
+
+import type { BatchShape } from "../data/dataset.ts";
+import type { Layout } from "../layout/layout.ts";
+import { type PlanDevice, speedOf } from "./balance.ts";
+import { groupSeconds, type WorkBook } from "./item-work.ts";
+import type { Prediction } from "./predict.ts";
+
+export interface ChoiceFacts {
+  readonly layout: Layout;
+  readonly devices: readonly PlanDevice[];
+  readonly seconds: number;
+  readonly oneDeviceSeconds: number;
+  readonly prediction: Prediction;
+  readonly book: WorkBook;
+  readonly shape: BatchShape;
+}
+
+/** Where the groups went, how items stream, what that gains, what it needs. */
+export function explain(facts: ChoiceFacts): readonly string[] {
+  return [
+    ...facts.layout.devices.map((device, i) => placeSentence(facts, device.name, i)),
+    ...unusedSentences(facts),
+    streamSentence(facts.layout),
+    ...gainSentences(facts),
+  ];
+}
+
+/** Bytes with one decimal in the largest fitting unit: `640 B`, `13.8 MiB`. */
+export function showBytes(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  const exponent = bytes < 1024 ? 0 : Math.min(Math.floor(Math.log2(bytes) / 10), units.length - 1);
+  return `${exponent === 0 ? Math.ceil(bytes) : (bytes / 1024 ** exponent).toFixed(1)} ${units[exponent]}`;
+}
+
+function placeSentence(
+  { layout, devices, prediction, book, shape }: ChoiceFacts,
+  name: string,
+  i: number,
+): string {
+  const seconds = groupSeconds(book.item(shape, shape));
+  const timeOf = (groups: readonly string[]): number =>
+    groups.reduce((sum, group) => {
+      const { F, B, W } = seconds.get(group) ?? { F: 0, B: 0, W: 0 };
+      return sum + F + B + W;
+    }, 0);
+  const held = layout.stages.flatMap(({ device, groups }) => (device === name ? groups : []));
+  const share = timeOf(held) / timeOf(layout.stages.flatMap(({ groups }) => groups));
+  const device = devices.find((candidate) => candidate.name === name);
+  const speed =
+    device === undefined || devices.every((other) => speedOf(other) === speedOf(device))
+      ? ""
+      : ` at speed ${speedOf(device)}`;
+  const limit = device?.memory === undefined ? "" : ` of ${showBytes(device.memory)}`;
+  return `${name}${speed} holds ${shorten(held)}: ${percent(share)} of the work and ${showBytes(prediction.bytes[i] ?? 0)}${limit}.`;
+}
+
+function unusedSentences({ layout, devices }: ChoiceFacts): readonly string[] {
+  const unused = devices.filter(({ name }) => layout.devices.every((device) => device.name !== name));
+  if (unused.length === 0) return [];
+  const names = unused.map(({ name }) => name).join(", ");
+  return [
+    `${names} ${unused.length === 1 ? "is" : "are"} left out: using ${unused.length === 1 ? "it" : "them"} would not make the slowest stage faster.`,
+  ];
+}
+
+function streamSentence({ devices, microBatches, chunks, schedule, weights }: Layout): string {
+  if (devices.length === 1) return "There is one device, so nothing streams.";
+  const items = microBatches * chunks;
+  if (items === 1)
+    return `A mini-batch goes through as one item (${schedule}): devices in a chain mostly wait for each other; several micro-batches would make a pipeline.`;
+  const cut = [
+    ...(microBatches > 1 ? [`${microBatches} micro-batches`] : []),
+    ...(chunks > 1 ? [`${chunks} chunks of time`] : []),
+  ];
+  return `A mini-batch streams as ${items} items (${cut.join(" x ")}) in the order ${schedule}; ${weightSentences[weights]}.`;
+}
+
+const weightSentences: { readonly [W in Layout["weights"]]: string } = {
+  fused: "gradients of weights are computed together with those of inputs",
+  "per-item": "gradients of weights are computed after those of inputs, item by item",
+  "per-micro-batch": "gradients of weights wait and are computed once for each micro-batch",
+  deferred: "gradients of weights wait and are computed once for the step",
+};
+
+function gainSentences({
+  layout,
+  seconds,
+  oneDeviceSeconds,
+  prediction,
+  shape,
+}: ChoiceFacts): readonly string[] {
+  if (layout.devices.length === 1) return [];
+  const gain = oneDeviceSeconds / seconds;
+  const idle = prediction.idle.map((share, i) => `${layout.devices[i]?.name} ${percent(share)}`);
+  const size =
+    shape.time === undefined ? `batch ${shape.batch}` : `batch ${shape.batch}, ${shape.time} time steps`;
+  return [
+    `Predicted: ${gain.toFixed(2)} times as fast as one device; idle share at ${size}: ${idle.join(", ")}.`,
+    ...(gain < 1
+      ? ["One device alone is predicted to be faster: this model is too small to be worth splitting."]
+      : []),
+  ];
+}
+
+/** First and last of many names. */
+function shorten(names: readonly string[]): string {
+  return names.length <= 4
+    ? names.join(", ")
+    : `${names[0]}, ${names[1]}, ... ${names.at(-1)} (${names.length} groups)`;
+}
+
+function percent(share: number): string {
+  return `${Math.round(share * 100)} %`;
+}

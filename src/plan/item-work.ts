@@ -1,0 +1,203 @@
+/** Time and memory of the items of a mini-batch, for any cut into items and any placement of groups; steps are built once per shape. */
+
+import { type TrainingStep, trainingStep } from "../autodiff/training-step.ts";
+import { type Flow, stepFlows } from "../cost/flow.ts";
+import { type PlaceMemory, placeMemory, slicedFor } from "../cost/memory.ts";
+import { type Rates, secondsOf, workOf } from "../cost/node-work.ts";
+import { type BatchShape, shapeKey } from "../data/dataset.ts";
+import type { Graph } from "../graph/graph.ts";
+import type { Layout, LayoutStage } from "../layout/layout.ts";
+import { buildForward } from "../model/forward.ts";
+import { type CompileSource, groupsOf } from "../partition/compile.ts";
+import type { StageCosts } from "../schedule/wavefront.ts";
+
+/** Measured seconds of one group for the mini-batch `shape` as one item on a device of speed 1, sliced as a place of its own. */
+export type MeasuredCosts = ReadonlyMap<string, StageCosts>;
+
+export interface WorkOptions {
+  readonly source: CompileSource;
+  readonly recompute: Layout["recompute"];
+  readonly rates: Rates;
+  /** Instead of estimates; other shapes and cuts scale with the estimates. */
+  readonly measured?: { readonly shape: BatchShape; readonly costs: MeasuredCosts };
+}
+
+/** One item shape in a mini-batch of shape `total`. */
+export interface ItemWork {
+  readonly step: TrainingStep;
+  /** Seconds of each operation of the item graph, on a device of speed 1 at full efficiency. */
+  readonly seconds: readonly number[];
+  /** What part of its full speed each group works at; 1 where it is not named. */
+  readonly efficiency: ReadonlyMap<string, number>;
+}
+
+/** Seconds of one stage for one item on a device of speed 1, and the groups that run in each phase. */
+export interface StageWork {
+  readonly seconds: StageCosts;
+  /** W where it is computed for many items as one product. */
+  readonly joinedW: number;
+  readonly groups: StageCosts;
+}
+
+/** The work of items; everything is computed once and remembered. */
+export interface WorkBook {
+  item(item: BatchShape, total: BatchShape): ItemWork;
+  /** `stageWork` for the stages of a layout. */
+  stages(item: ItemWork, stages: readonly LayoutStage[], fused: boolean): readonly StageWork[];
+  /** The memory of groups as one stage. */
+  memory(item: ItemWork, groups: readonly string[], fused: boolean): PlaceMemory;
+  flows(item: ItemWork): readonly Flow[];
+  /** Seconds of U by group. */
+  update(total: BatchShape): ReadonlyMap<string, number>;
+}
+
+/** Full speed by number of time steps: recurrent products of few steps are small (measured on 4 LSTM layers of 400, batch 20). */
+const recurrentSpeed: readonly (readonly [steps: number, part: number])[] = [
+  [4, 0.65],
+  [8, 0.93],
+  [16, 0.98],
+  [32, 1],
+];
+
+/** The part of its full speed at which a recurrent layer works on chunks of `steps` time steps, from 0 to 1. */
+export function recurrentEfficiency(steps: number): number {
+  const [shortest] = recurrentSpeed;
+  if (shortest !== undefined && steps <= shortest[0]) return (shortest[1] * steps) / shortest[0];
+  const above = recurrentSpeed.findIndex(([known]) => known >= steps);
+  const [high, low] = [recurrentSpeed[above], recurrentSpeed[above - 1]];
+  if (high === undefined || low === undefined) return 1;
+  return low[1] + ((high[1] - low[1]) * Math.log2(steps / low[0])) / Math.log2(high[0] / low[0]);
+}
+
+export function workBook(options: WorkOptions): WorkBook {
+  const estimates = new Memory<ItemWork>();
+  const estimate = (item: BatchShape, total: BatchShape): ItemWork =>
+    estimates.get("", `${shapeKey(item)} of ${shapeKey(total)}`, () => estimateItem(options, item, total));
+  const { measured } = options;
+  const factors = measured && measuredFactors(estimate(measured.shape, measured.shape), measured.costs);
+  const scaled = new Memory<ItemWork>();
+  const stages = new Memory<readonly StageWork[]>();
+  const memories = new Memory<PlaceMemory>();
+  const flows = new Memory<readonly Flow[]>();
+  const updates = new Memory<ReadonlyMap<string, number>>();
+  return {
+    item: (item, total) => {
+      const work = estimate(item, total);
+      return factors === undefined ? work : scaled.get(work, "", () => scale(work, factors));
+    },
+    stages: (item, placed, fused) =>
+      stages.get(item, JSON.stringify([fused, placed.map(({ groups }) => groups)]), () => {
+        const indices = new Map(
+          placed.flatMap(({ groups }, i) => groups.map((group) => [group, i] as const)),
+        );
+        return stageWork(item, placed.length, (group) => indices.get(group) ?? -1, fused);
+      }),
+    memory: (item, groups, fused) =>
+      memories.get(item, JSON.stringify([fused, groups]), () =>
+        placeMemory(item.step, new Set(groups), fused),
+      ),
+    flows: (item) => flows.get(item, "", () => stepFlows(item.step)),
+    update: (total) => {
+      const work = estimate(total, total);
+      return updates.get(work, "", () => updateSeconds(work, options.rates));
+    },
+  };
+}
+
+/** Results by the object and the key they were made for. */
+class Memory<Result> {
+  readonly #known = new Map<unknown, Map<string, Result>>();
+
+  get(of: unknown, key: string, make: () => Result): Result {
+    const results = this.#known.get(of) ?? new Map<string, Result>();
+    this.#known.set(of, results);
+    const result = results.get(key) ?? make();
+    results.set(key, result);
+    return result;
+  }
+}
+
+/** The work of the stages of a placement, by stage. */
+export function stageWork(
+  { step, seconds, efficiency }: ItemWork,
+  stages: number,
+  stageOf: (group: string) => number,
+  fused: boolean,
+): readonly StageWork[] {
+  const graph = slicedFor(step, (group) => `${stageOf(group)}`, fused);
+  const sums = Array.from({ length: stages }, () => ({
+    seconds: { F: 0, B: 0, W: 0 },
+    joinedW: 0,
+    groups: { F: new Set<string>(), B: new Set<string>(), W: new Set<string>() },
+  }));
+  graph.nodes.forEach(({ group, phase }, i) => {
+    const sum = sums[stageOf(group)];
+    if (sum === undefined || phase === "U") return;
+    const time = seconds[i] ?? 0;
+    sum.seconds[phase] += time / (efficiency.get(group) ?? 1);
+    if (phase === "W") sum.joinedW += time;
+    sum.groups[phase].add(group);
+  });
+  return sums.map(({ groups, ...sum }) => ({
+    ...sum,
+    groups: { F: groups.F.size, B: groups.B.size, W: groups.W.size },
+  }));
+}
+
+/** Seconds of F, B and W of each group of a whole mini-batch as one item, on a device of speed 1. */
+export function groupSeconds(work: ItemWork): ReadonlyMap<string, StageCosts> {
+  const groups = groupsOf({ graph: work.step.item });
+  const stages = stageWork(work, groups.length, (group) => groups.indexOf(group), false);
+  return new Map(groups.map((group, i) => [group, stages[i]?.seconds ?? { F: 0, B: 0, W: 0 }]));
+}
+
+function updateSeconds({ step }: ItemWork, rates: Rates): ReadonlyMap<string, number> {
+  const seconds = new Map<string, number>();
+  for (const node of step.update.nodes) {
+    const before = seconds.get(node.group) ?? 0;
+    seconds.set(node.group, before + secondsOf(workOf(step.update, node), rates));
+  }
+  return seconds;
+}
+
+function estimateItem(options: WorkOptions, item: BatchShape, total: BatchShape): ItemWork {
+  const { source, recompute, rates } = options;
+  const { dtype } = source;
+  const forward = buildForward(source, { shape: { item, total }, training: true, dtype });
+  const groups = recompute === "full" ? groupsOf(forward) : recompute === "none" ? [] : recompute;
+  const step = trainingStep(forward, {
+    optimizer: source.optimizer,
+    ...(groups.length > 0 && { recompute: new Set(groups) }),
+  });
+  const part = recurrentEfficiency(item.time ?? 1);
+  return {
+    step,
+    seconds: step.item.nodes.map((node) => secondsOf(workOf(step.item, node), rates)),
+    efficiency: new Map([...recurrentGroups(step.item)].map((group) => [group, part])),
+  };
+}
+
+/** Groups with a recurrent layer. */
+export function recurrentGroups(graph: Graph): ReadonlySet<string> {
+  return new Set(
+    graph.nodes.flatMap(({ op, group }) => (op.kind === "lstm" || op.kind === "gru" ? [group] : [])),
+  );
+}
+
+type Factors = (group: string, phase: keyof StageCosts) => number;
+
+function measuredFactors(whole: ItemWork, measured: MeasuredCosts): Factors {
+  const estimated = groupSeconds(whole);
+  return (group, phase) => {
+    const [seconds, estimate] = [measured.get(group)?.[phase], estimated.get(group)?.[phase] ?? 0];
+    return seconds === undefined || estimate === 0 ? 1 : seconds / estimate;
+  };
+}
+
+function scale(work: ItemWork, factors: Factors): ItemWork {
+  const { nodes } = slicedFor(work.step, (group) => group, false);
+  const seconds = nodes.map(
+    ({ group, phase }, i) => (work.seconds[i] ?? 0) * (phase === "U" ? 1 : factors(group, phase)),
+  );
+  return { ...work, seconds };
+}

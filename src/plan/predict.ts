@@ -1,0 +1,217 @@
+/**
+ * How long a step takes under a layout, and what each device holds: the schedule is replayed on paper with the estimated or measured
+ * cost of every item. What a transfer costs beyond its latency and bandwidth, and what devices take from each other, is left out.
+ */
+
+import { incomingBytes } from "../cost/flow.ts";
+import type { Rates } from "../cost/node-work.ts";
+import { type BatchShape, shapeKey } from "../data/dataset.ts";
+import type { Layout } from "../layout/layout.ts";
+import { evenParts } from "../partition/compile.ts";
+import type { Action, Schedule, StageEdge, Work } from "../schedule/action.ts";
+import { replay } from "../schedule/replay.ts";
+import { schedule } from "../schedule/schedule.ts";
+import { peakItems } from "../schedule/verify.ts";
+import { type PlanDevice, speedOf } from "./balance.ts";
+import { scheduleSpec } from "./check-layout.ts";
+import { type ItemWork, type StageWork, stageWork, type WorkBook } from "./item-work.ts";
+
+/** Costs that every item pays whatever it computes. */
+export interface Overheads {
+  /** Seconds to start one segment (the work of one group in one phase). */
+  readonly segment: number;
+  /** Seconds from the end of a value to its use on another device, and bytes per second beyond that. */
+  readonly latency: number;
+  readonly bytesPerSecond: number;
+}
+
+/** Threads with shared memory on one machine. */
+export const threadOverheads: Overheads = { segment: 30e-6, latency: 20e-6, bytesPerSecond: 5e9 };
+
+export interface PredictSource {
+  readonly book: WorkBook;
+  readonly rates: Rates;
+  readonly overheads: Overheads;
+  /** As in the layout, with speeds. */
+  readonly devices: readonly PlanDevice[];
+}
+
+/** The predicted step of a mini-batch of one shape. */
+export interface Prediction {
+  readonly seconds: number;
+  /** Per device: idle time over the step, from 0 to 1. */
+  readonly idle: readonly number[];
+  /** Per device: bytes of parameters, gradients, optimizer state, data and the activations that the schedule keeps. */
+  readonly bytes: readonly number[];
+}
+
+/** The prediction for `layout`, which must be sound (`checkLayout`), on a mini-batch of `shape`. */
+export function predict(source: PredictSource, layout: Layout, shape: BatchShape): Prediction {
+  const items = itemsOf(source.book, layout, shape);
+  const stages = layout.stages.map(({ groups }) => new Set(groups));
+  const stageOf = (group: string): number => stages.findIndex((groups) => groups.has(group));
+  const [[first]] = items.grid as readonly [readonly [ItemWork]];
+  const flows = source.book.flows(first);
+  const spec = scheduleSpec(layout, items.grid.length, items.grid[0]?.length ?? 1);
+  const order = schedule(spec);
+  const speeds = layout.stages.map(({ device }) =>
+    speedOf(source.devices.find(({ name }) => name === device) ?? { name: device, threads: 1 }),
+  );
+  const perItem = flows.filter(({ phase }) => phase !== "U");
+  const largest = Math.max(0, ...stages.map((groups) => incomingBytes(perItem, groups)));
+  const run = replay(
+    order,
+    { ...spec, edges: stageEdges(flows, stageOf) },
+    {
+      durations: durationsOf(source, layout, items, speeds),
+      transfer: source.overheads.latency + largest / source.overheads.bytesPerSecond,
+    },
+  );
+  const update = updateSeconds(source.book, layout, shape, speeds);
+  const seconds = run.makespan + update;
+  return {
+    seconds,
+    idle: run.bubbles.map((bubble) => (bubble * run.makespan) / seconds),
+    bytes: layout.devices.map(({ name }) =>
+      layout.stages.reduce(
+        (sum, { device, groups }, stage) =>
+          sum +
+          (device === name
+            ? stageBytes(source.book, first, groups, layout, itemsAlive(order, spec, stage))
+            : 0),
+        0,
+      ),
+    ),
+  };
+}
+
+/** Seconds of the whole mini-batch as one item on one device of the given speed. */
+export function oneDeviceSeconds(book: WorkBook, shape: BatchShape, speed: number): number {
+  const [stage] = stageWork(book.item(shape, shape), 1, () => 0, true);
+  const { F, B, W } = stage?.seconds ?? { F: 0, B: 0, W: 0 };
+  const update = [...book.update(shape).values()].reduce((sum, seconds) => sum + seconds, 0);
+  return (F + B + W + update) / speed;
+}
+
+/** The most items that a stage keeps at once from F to B, from F to W, and from B to W. */
+export interface ItemsAlive {
+  readonly untilB: number;
+  readonly untilW: number;
+  readonly fromB: number;
+  /** Items of the mini-batch. */
+  readonly all: number;
+}
+
+/** Counts along the order of a stage; W that runs as one product keeps the items of a whole piece from the first of them. */
+export function itemsAlive(order: Schedule, work: Work, stage: number): ItemsAlive {
+  const all = work.microBatches * work.chunks;
+  const piece = work.weights === "deferred" ? all : work.weights === "per-micro-batch" ? work.chunks : 1;
+  const whole = (items: number): number => Math.min(all, Math.ceil(items / piece) * piece);
+  return {
+    untilB: peakItems(order, stage, "B"),
+    untilW: whole(peakItems(order, stage, "W")),
+    fromB: whole(peakBetween(order, stage)),
+    all,
+  };
+}
+
+/** Bytes of one stage with so many items alive. */
+export function stageBytes(
+  book: WorkBook,
+  item: ItemWork,
+  groups: readonly string[],
+  layout: Pick<Layout, "weights">,
+  alive: ItemsAlive,
+): number {
+  const memory = book.memory(item, groups, layout.weights === "fused");
+  const lasting = memory.parameters + memory.gradients + memory.optimizer + memory.statistics;
+  const kept = memory.untilB * alive.untilB + memory.untilW * alive.untilW + memory.fromB * alive.fromB;
+  return lasting + memory.data * alive.all + kept;
+}
+
+/** Pairs of stages between which values flow forward. */
+export function stageEdges(
+  flows: readonly { readonly from: string; readonly to: string; readonly phase: string }[],
+  stageOf: (group: string) => number,
+): readonly StageEdge[] {
+  const edges = new Map<string, StageEdge>();
+  for (const flow of flows) {
+    const [from, to] = [stageOf(flow.from), stageOf(flow.to)];
+    if (flow.phase === "F" && from < to) edges.set(`${from} ${to}`, [from, to]);
+  }
+  return [...edges.values()];
+}
+
+function peakBetween(order: Schedule, stage: number): number {
+  let alive = 0;
+  let peak = 0;
+  for (const action of order.flat()) {
+    if (action.stage !== stage || action.phase === "F") continue;
+    alive += action.phase === "B" ? 1 : -1;
+    peak = Math.max(peak, alive);
+  }
+  return peak;
+}
+
+interface Items {
+  /** By micro-batch and chunk; items of one shape are the same object. */
+  readonly grid: readonly (readonly ItemWork[])[];
+  /** Items whose W is one product. */
+  readonly joined: number;
+}
+
+function itemsOf(book: WorkBook, { microBatches, chunks, weights }: Layout, shape: BatchShape): Items {
+  const { time } = shape;
+  const sizes = (size: number, parts: number) => evenParts(size, parts).map(([start, end]) => end - start);
+  const times = time === undefined ? [undefined] : sizes(time, chunks);
+  const shapes = new Set<string>();
+  const grid = sizes(shape.batch, microBatches).map((batch) =>
+    times.map((steps) => {
+      const item: BatchShape = steps === undefined ? { batch } : { batch, time: steps };
+      shapes.add(shapeKey(item));
+      return book.item(item, shape);
+    }),
+  );
+  const all = grid.length * times.length;
+  const piece = weights === "deferred" ? all : weights === "per-micro-batch" ? times.length : 1;
+  return { grid, joined: shapes.size === 1 ? piece : 1 };
+}
+
+function durationsOf(
+  { book, rates, overheads }: PredictSource,
+  layout: Layout,
+  { grid, joined }: Items,
+  speeds: readonly number[],
+): (action: Action) => number {
+  const fused = layout.weights === "fused";
+  const known = new Map<ItemWork, readonly StageWork[]>();
+  for (const item of grid.flat())
+    if (!known.has(item)) known.set(item, book.stages(item, layout.stages, fused));
+  const items = grid.flat().length;
+  const [[first]] = grid as readonly [readonly [ItemWork]];
+  /** Every item but the first adds its gradients to those before: two reads and a write. */
+  const adding = layout.stages.map(({ groups }) => {
+    const { gradients } = book.memory(first, groups, fused);
+    return joined > 1 ? 0 : (3 * gradients * (items - 1)) / items / rates.bytesPerSecond;
+  });
+  return ({ phase, stage, microBatch, chunk }) => {
+    const item = grid[microBatch]?.[chunk] as ItemWork;
+    const stages = known.get(item) as readonly StageWork[];
+    const { seconds, joinedW, groups } = stages[stage] as StageWork;
+    const starting = groups[phase] * overheads.segment;
+    const speed = speeds[stage] ?? 1;
+    if (phase !== "W") return seconds[phase] / speed + starting;
+    const time = (joined > 1 ? joinedW : seconds.W) + (adding[stage] ?? 0);
+    return time / speed + starting / joined;
+  };
+}
+
+function updateSeconds(book: WorkBook, layout: Layout, shape: BatchShape, speeds: readonly number[]): number {
+  const update = book.update(shape);
+  const times = new Map<string, number>();
+  layout.stages.forEach(({ device, groups }, stage) => {
+    const time = groups.reduce((sum, group) => sum + (update.get(group) ?? 0), 0) / (speeds[stage] ?? 1);
+    times.set(device, (times.get(device) ?? 0) + time);
+  });
+  return Math.max(0, ...times.values());
+}
