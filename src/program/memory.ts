@@ -14,7 +14,7 @@ import { type BufferKind, type Program, readsOf, writesOf } from "./program.ts";
 import { bufferKinds } from "./text.ts";
 
 /** Every buffer of the arena begins at a multiple of this many bytes. */
-export const arenaAlignment = 64;
+const arenaAlignment = 64;
 
 export interface MemoryPlan {
   /** Byte offset in the arena of every activation that is ever written and is not a view; views follow their owner. */

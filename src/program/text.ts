@@ -63,7 +63,7 @@ export function bufferNames(buffers: readonly BufferSpec[]): (buffer: number) =>
 }
 
 /** One instruction as a line of the text. */
-export function printInstruction(instruction: Instruction, nameOf: (buffer: number) => string): string {
+function printInstruction(instruction: Instruction, nameOf: (buffer: number) => string): string {
   switch (instruction.kind) {
     case "run": {
       const { kernel, inputs, outputs, phase, stage, group, item } = instruction;

@@ -42,7 +42,7 @@ const mostShown = 30;
 const context = 4;
 
 /** The faults as lines, then the table. */
-export function showFaults(programs: readonly Program[], faults: readonly ProgramFault[]): string {
+function showFaults(programs: readonly Program[], faults: readonly ProgramFault[]): string {
   const shown = faults.slice(0, mostShown);
   const rest = faults.length - shown.length;
   return [

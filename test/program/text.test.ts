@@ -6,7 +6,7 @@ import type { Graph } from "../../src/graph/graph.ts";
 import { parsePrograms } from "../../src/program/parse.ts";
 import type { BufferSpec, Instruction, ItemId, Program } from "../../src/program/program.ts";
 import { printTable } from "../../src/program/table.ts";
-import { bufferKinds, printPrograms } from "../../src/program/text.ts";
+import { bufferKinds, printProgram, printPrograms } from "../../src/program/text.ts";
 import { edited, stackedRows, twoDevices } from "./hand-made.ts";
 import { choices, cuts, realPrograms } from "./real-programs.ts";
 
@@ -109,6 +109,7 @@ test("real programs, printed and parsed, are the same programs", () => {
 
 test("text written by hand is printed as it was written", () => {
   for (const text of [twoDevices, stackedRows]) expect(printPrograms(parsePrograms(text))).toBe(text);
+  expect(printProgram(parsePrograms(stackedRows)[0] as Program)).toBe(stackedRows);
 });
 
 test("the programs of a two-stage language model read as reviewed", async () => {
