@@ -1,5 +1,5 @@
 /** Data that are already in memory: named arrays whose first dim counts the samples. */
-import { z } from "zod";
+import * as z from "zod";
 import { UserError } from "../base/errors.ts";
 import { allocate } from "../graph/dtype.ts";
 import type { DataSet, InputSpec, TensorData } from "./dataset.ts";

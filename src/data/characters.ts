@@ -1,5 +1,5 @@
 /** Character-level language modelling: a text as one stream of Unicode characters. */
-import { z } from "zod";
+import * as z from "zod";
 import { UserError } from "../base/errors.ts";
 import type { Major } from "./corpus.ts";
 import type { DataSet } from "./dataset.ts";

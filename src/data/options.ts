@@ -1,5 +1,5 @@
 /** Options of the data sets, checked once at the border: every wrong, unknown or missing one is listed at once. */
-import { z } from "zod";
+import * as z from "zod";
 import { UserError } from "../base/errors.ts";
 
 /** What to do with samples that do not fill a batch: leave out, fill with ignored ones, or a smaller batch. */

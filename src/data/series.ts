@@ -6,7 +6,7 @@
  *     "after"           └───┘     targets [batch, horizon 2 · columns]: the rows after the window
  *     "every"     └─────┘         targets [time 4, batch, columns]: the row `horizon` later, here 1
  */
-import { z } from "zod";
+import * as z from "zod";
 import { UserError } from "../base/errors.ts";
 import type { TypedArray } from "../graph/dtype.ts";
 import type { DataSet, InputSpec } from "./dataset.ts";

@@ -1,5 +1,5 @@
 /** Tokens and their ids: specials first, then by falling frequency, ties in code-unit order. */
-import { z } from "zod";
+import * as z from "zod";
 import { invariant, UserError } from "../base/errors.ts";
 
 /** Stands for every token that the vocabulary lacks. */

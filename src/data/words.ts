@@ -2,7 +2,7 @@
  * Word-level language modelling from a text: sentences in buckets (MXNet's example) or one stream.
  * The vocabulary and the unigram baseline are made from the training part only.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { UserError } from "../base/errors.ts";
 import {
   fillBuckets,

@@ -2,7 +2,7 @@
  * Data sets from files, for job files: the same options as the text and table versions of the core, with a path
  * (relative to the current folder) or a file URL in place of the content. Files are read at once.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { type CharactersOptions, charactersFromText } from "../data/characters.ts";
 import type { DataSet } from "../data/dataset.ts";
 import { parseOptions } from "../data/options.ts";

@@ -1,5 +1,5 @@
 /** Reads back what `printChromeTrace` wrote, so that a run can be looked at again without running it. */
-import { z } from "zod";
+import * as z from "zod";
 import { UserError } from "../base/errors.ts";
 import type { NamedTrace, SliceArgs } from "./chrome.ts";
 import type { MemorySample, Trace, TraceEvent } from "./trace.ts";

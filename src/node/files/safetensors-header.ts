@@ -1,6 +1,6 @@
 /** The JSON header of a safetensors file, verified: every fault is listed with the tensor's name. */
 import { TextDecoder } from "node:util";
-import { z } from "zod";
+import * as z from "zod";
 import { UserError } from "../../base/errors.ts";
 import { type DType, elementBytes } from "../../graph/dtype.ts";
 

@@ -1,6 +1,6 @@
 /** A job as it comes from a job file, in which everything can be wrong: every fault is listed at once. */
 
-import { z } from "zod";
+import * as z from "zod";
 import { UserError } from "../../base/errors.ts";
 import type { DataSet } from "../../data/dataset.ts";
 import { custom, positiveInteger } from "../../data/options.ts";
