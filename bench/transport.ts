@@ -4,7 +4,7 @@
  * interleaved, so that other load on the machine meets all alike. Every figure is the median of the rounds of
  * one turn: of the least disturbed turn, and (`typical`) of the middle one. Needs two idle processors.
  *
- *     npx tsx bench/transport.ts [--json]
+ *     npm run bench -- transport [--json]
  */
 import { once } from "node:events";
 import { availableParallelism, cpus, loadavg } from "node:os";

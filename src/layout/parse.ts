@@ -1,6 +1,6 @@
 /** Layouts as JSON text. `parseLayout(printLayout(layout))` equals `layout`; equal layouts have equal texts. */
 
-import { z } from "zod";
+import * as z from "zod";
 import { UserError } from "../base/errors.ts";
 import { custom, oneOf, positiveInteger, text } from "../data/options.ts";
 import { type LayoutParts, layoutProblems } from "./check.ts";
