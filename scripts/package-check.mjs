@@ -36,7 +36,9 @@ function pack() {
 }
 
 async function lint(tarball) {
-  const { messages, pkg } = await publint({ pkgDir: root, pack: { tarball: readFileSync(tarball).buffer } });
+  const { messages, pkg } = await publint({
+    pack: { tarball: new Uint8Array(readFileSync(tarball)).buffer },
+  });
   for (const message of messages) say(`publint ${message.type}: ${formatMessage(message, pkg)}`);
   if (messages.some(({ type }) => type !== "suggestion")) throw new Error("publint found problems");
   say("publint: nothing to complain about");
