@@ -9,7 +9,13 @@ import { allocate, elementBytes, type TypedArray } from "../graph/dtype.ts";
 import { showType, sizeOf, stridesOf, type TensorType } from "../graph/shape.ts";
 import { locateInstruction } from "../program/locate.ts";
 import { planMemory } from "../program/memory.ts";
-import { type BufferSpec, type Instruction, isPersistent, type Program } from "../program/program.ts";
+import {
+  type BufferKind,
+  type BufferSpec,
+  type Instruction,
+  isPersistent,
+  type Program,
+} from "../program/program.ts";
 import type { Engine, Kernel, TensorBuffer } from "./engine.ts";
 import type { Transfer, Transport } from "./transport.ts";
 
@@ -21,8 +27,8 @@ export interface DeviceOptions {
   readonly deadline: number;
   /** Clock in seconds. */
   readonly now: () => number;
-  /** Called before every instruction with the program's key and the instruction's index. */
-  readonly onInstruction?: (program: string, index: number) => void;
+  /** Called before every instruction with the program's key and the instruction's index, and waited for if it returns a promise. */
+  readonly onInstruction?: (program: string, index: number) => void | Promise<void>;
 }
 
 /** What one step needs from outside. */
@@ -35,7 +41,7 @@ export interface StepInput {
 export interface StepOutput {
   /** Scalars that the device computed: the loss, the gradient norm. */
   readonly results: { readonly [name: string]: number };
-  /** Start and end in seconds of every instruction, in turn. */
+  /** Start and end in seconds of every instruction, in turn; NaN for those that were not reached. */
   readonly times: Float64Array;
 }
 
@@ -49,7 +55,15 @@ interface Loaded {
   readonly program: Program;
   readonly buffers: readonly TensorBuffer[];
   readonly steps: readonly Step[];
-  readonly times: Float64Array;
+  readonly scalars: readonly NamedBuffer[];
+  readonly results: readonly NamedBuffer[];
+  /** What the program changes before its guard, and the values before the step. */
+  readonly saved: readonly { readonly data: TypedArray; readonly before: TypedArray }[];
+}
+
+interface NamedBuffer {
+  readonly name: string;
+  readonly data: TypedArray;
 }
 
 /** An instruction ready to run; false ends the program. */
@@ -60,7 +74,8 @@ export class Device {
   readonly #loaded = new Map<string, Loaded>();
   /** Buffers that programs share, by name and type. */
   readonly #shared = new Map<string, TensorBuffer>();
-  readonly #sending = new Map<number, Transfer>();
+  /** Transfers under way, by the buffer they read: one for each device that it goes to. */
+  readonly #sending = new Map<number, Transfer[]>();
   #arena = new ArrayBuffer(0);
 
   constructor(options: DeviceOptions) {
@@ -86,7 +101,14 @@ export class Device {
       const steps = program.instructions.map((instruction) =>
         this.#prepare(instruction, program, buffers, kernels),
       );
-      this.#loaded.set(key, { program, buffers, steps, times: new Float64Array(2 * steps.length) });
+      this.#loaded.set(key, {
+        program,
+        buffers,
+        steps,
+        scalars: buffersOf("scalar", program, buffers),
+        results: buffersOf("result", program, buffers),
+        saved: statisticsToSave(program, buffers),
+      });
     }
   }
 
@@ -101,7 +123,15 @@ export class Device {
     return names;
   }
 
-  /** The contents of a gradient after a step; for tests and for finding out what became non-finite. */
+  /** Names of the gradients that this device holds. */
+  get gradients(): readonly string[] {
+    const names = [...this.#loaded.values()].flatMap(({ program }) =>
+      program.buffers.flatMap(({ name, kind }) => (kind === "gradient" ? [name] : [])),
+    );
+    return [...new Set(names)];
+  }
+
+  /** The contents of a gradient after a step. */
   gradient(name: string): TypedArray | undefined {
     for (const { program, buffers } of this.#loaded.values()) {
       const id = program.buffers.findIndex((spec) => spec.name === name && spec.kind === "gradient");
@@ -110,38 +140,42 @@ export class Device {
     return undefined;
   }
 
-  /** Carries out the program `key` once. `times` is reused by the next call. */
+  /** Carries out the program `key` once. Nothing that lasts is changed by a step that a guard ends. */
   async run(key: string, input: StepInput): Promise<StepOutput> {
     const loaded = this.#loaded.get(key);
     invariant(loaded !== undefined, `no program "${key}" is loaded`);
     feed(loaded, input);
-    await this.#execute(key, loaded);
-    const results: { [name: string]: number } = {};
-    loaded.program.buffers.forEach(({ name, kind }, id) => {
-      if (kind === "result") results[name] = Number(loaded.buffers[id]?.data[0]);
-    });
-    return { results, times: loaded.times };
+    for (const { data, before } of loaded.saved) copy(data, before);
+    const times = new Float64Array(2 * loaded.steps.length).fill(Number.NaN);
+    const isWhole = await this.#execute(key, loaded, times);
+    if (!isWhole) for (const { data, before } of loaded.saved) copy(before, data);
+    const results = Object.fromEntries(loaded.results.map(({ name, data }) => [name, Number(data[0])]));
+    return { results, times };
   }
 
-  /** The loop. Sends are under way until their buffer is freed or the program ends. */
-  async #execute(key: string, { program, steps, times }: Loaded): Promise<void> {
+  /** The loop; false when a guard ended it. Sends are under way until their buffer is freed or the program ends. */
+  async #execute(key: string, { program, steps }: Loaded, times: Float64Array): Promise<boolean> {
     const { now, onInstruction } = this.#options;
-    times.fill(Number.NaN);
-    for (let i = 0; i < steps.length; i++) {
+    let isWhole = true;
+    for (let i = 0; isWhole && i < steps.length; i++) {
       times[2 * i] = now();
       try {
-        onInstruction?.(key, i);
+        const mark = onInstruction?.(key, i);
+        if (mark !== undefined) await mark;
         const result = (steps[i] as Step)();
-        if (result === false) break;
-        if (result !== undefined) await result;
+        if (typeof result === "boolean") isWhole = result;
+        else if (result !== undefined) await result;
       } catch (error) {
-        throw new InstructionError(`${locateInstruction(program, i)}: ${(error as Error).message}`, {
-          cause: error,
-        });
+        throw located(program, i, error as Error);
       }
       times[2 * i + 1] = now();
     }
-    for (const buffer of [...this.#sending.keys()]) await this.#finish(buffer);
+    try {
+      for (const buffer of [...this.#sending.keys()]) await this.#finish(buffer);
+    } catch (error) {
+      throw located(program, steps.length, error as Error);
+    }
+    return isWhole;
   }
 
   #prepare(
@@ -163,7 +197,10 @@ export class Device {
         const { buffer, to, tag } = instruction;
         const [bytes, label] = [bytesOf(of(buffer)), program.buffers[buffer]?.name];
         return () => {
-          this.#sending.set(buffer, this.#transport.send(to, tag, bytes, label));
+          const transfer = this.#transport.send(to, tag, bytes, label);
+          const others = this.#sending.get(buffer);
+          if (others === undefined) this.#sending.set(buffer, [transfer]);
+          else others.push(transfer);
           return undefined;
         };
       }
@@ -187,9 +224,9 @@ export class Device {
   }
 
   async #finish(buffer: number): Promise<void> {
-    const transfer = this.#sending.get(buffer);
+    const transfers = this.#sending.get(buffer) ?? [];
     this.#sending.delete(buffer);
-    await transfer?.wait(this.#options.deadline);
+    for (const transfer of transfers) await transfer.wait(this.#options.deadline);
   }
 
   get #transport(): Transport {
@@ -230,20 +267,39 @@ export class Device {
   }
 }
 
+function located(program: Program, index: number, cause: Error): InstructionError {
+  return new InstructionError(`${locateInstruction(program, index)}: ${cause.message}`, { cause });
+}
+
+/** Statistics are updated by F, before anybody knows whether the step is good. */
+function statisticsToSave(program: Program, buffers: readonly TensorBuffer[]): Loaded["saved"] {
+  if (!program.instructions.some(({ kind }) => kind === "guard")) return [];
+  return buffersOf("statistic", program, buffers).map(({ data }) => ({ data, before: data.slice() }));
+}
+
+function buffersOf(kind: BufferKind, program: Program, buffers: readonly TensorBuffer[]): NamedBuffer[] {
+  return program.buffers.flatMap((spec, id) =>
+    spec.kind === kind ? [{ name: spec.name, data: (buffers[id] as TensorBuffer).data }] : [],
+  );
+}
+
+function copy(from: TypedArray, to: TypedArray): void {
+  (to as Float32Array).set(from as Float32Array);
+}
+
 /** Copies the step's data and scalars into their buffers. */
-function feed({ program, buffers }: Loaded, { data, scalars }: StepInput): void {
+function feed({ program, buffers, scalars: wanted }: Loaded, { data, scalars }: StepInput): void {
   for (const { buffer, input, start } of program.feeds) {
     const whole = data[input];
     if (whole === undefined)
       throw new UserError(`the batch has no input "${input}"; it has ${Object.keys(data).join(", ")}`);
     copyBlock(whole, start, buffers[buffer] as TensorBuffer);
   }
-  program.buffers.forEach(({ name, kind }, id) => {
-    if (kind !== "scalar") return;
+  for (const { name, data: scalar } of wanted) {
     const value = scalars[name];
     invariant(value !== undefined, `scalar "${name}" was not given`);
-    fill((buffers[id] as TensorBuffer).data, value);
-  });
+    fill(scalar, value);
+  }
 }
 
 /** Copies the block of `whole` that begins at `start` and has the shape of `part`, run by run of contiguous elements. */

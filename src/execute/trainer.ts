@@ -85,7 +85,7 @@ export class Trainer {
     return this.#any.parameters.reduce((sum, { type }) => sum + sizeOf(type.shape), 0);
   }
 
-  /** The compiled programs by key, training and evaluation. */
+  /** The programs that train, by the key of `StepResult.program`. */
   get compiled(): ReadonlyMap<string, CompiledStep> {
     return new Map([...this.#training].map(([key, step]) => [trainingKey(key), step]));
   }

@@ -10,6 +10,7 @@ import type { Initializer } from "../model/initializer.ts";
 import type { ParameterSpec, StateSpec } from "../model/model-builder.ts";
 import type { Optimizer } from "../model/optimizer.ts";
 import type { Program } from "../program/program.ts";
+import { assertPrograms } from "../program/verify.ts";
 import { allActions, type Schedule } from "../schedule/action.ts";
 import { schedule } from "../schedule/schedule.ts";
 import { type ItemSlice, type PartitionSource, partition } from "./partition.ts";
@@ -30,7 +31,7 @@ export interface CompiledStep {
   readonly targets: number;
 }
 
-/** Programs that train on a mini-batch of `shape` once. */
+/** Programs that train on a mini-batch of `shape` once, proved correct. Throws a `UserError` where the model does not fit the layout. */
 export function compileTraining(source: CompileSource, layout: Layout, shape: BatchShape): CompiledStep {
   const items = cutItems(shape, layout);
   const forwards = items.shapes.map((item) => forward(source, item, shape, true));
@@ -44,13 +45,14 @@ export function compileTraining(source: CompileSource, layout: Layout, shape: Ba
   const steps = forwards.map((graph) => trainingStep(graph, { optimizer: source.optimizer, ...again }));
   const step = steps[0] as TrainingStep;
   const programs = partition({
-    ...placement(layout, groups),
+    ...placement(layout, first),
     inputs: source.inputs,
     steps,
     items: items.slices,
     weights: layout.weights,
     schedule: scheduleOf(layout, items.slices),
   });
+  assertPrograms(programs);
   const targets = items.slices
     .flat()
     .reduce((sum, { step: index }) => sum + (forwards[index]?.targets ?? 0), 0);
@@ -74,13 +76,14 @@ export function compileEvaluation(source: CompileSource, layout: Layout, shape: 
   );
   const states = graph.states.filter(({ kind }) => kind === "statistic");
   const programs = partition({
-    ...placement(layout, groupsOf(graph)),
+    ...placement(layout, graph),
     inputs: source.inputs,
     steps: [{ item: graph.graph, states, gradients: [] }],
     items: [[slice]],
     weights: "fused",
     schedule: order,
   });
+  assertPrograms(programs);
   return {
     programs,
     parameters: graph.parameters,
@@ -110,17 +113,32 @@ function forward(
   });
 }
 
-function placement(layout: Layout, groups: readonly string[]): Pick<PartitionSource, "stageOf" | "deviceOf"> {
+function placement(layout: Layout, forward: ForwardGraph): Pick<PartitionSource, "stageOf" | "deviceOf"> {
   const stages = new Map(
     layout.stages.flatMap(({ groups: held }, stage) => held.map((group) => [group, stage] as const)),
   );
-  const missing = groups.filter((group) => !stages.has(group));
-  if (missing.length > 0)
-    throw new UserError(
-      "the layout does not place every group",
-      missing.map((group) => `group "${group}" is in no stage`),
-    );
-  return { stageOf: (group) => stages.get(group) ?? 0, deviceOf: (stage) => deviceOf(layout, stage) };
+  const stageOf = (group: string): number => stages.get(group) ?? 0;
+  const missing = groupsOf(forward).filter((group) => !stages.has(group));
+  const problems = missing.map((group) => `group "${group}" is in no stage`);
+  if (missing.length === 0) problems.push(...backwardEdges(forward, stageOf));
+  if (problems.length > 0) throw new UserError("the model cannot be placed as the layout says", problems);
+  return { stageOf, deviceOf: (stage) => deviceOf(layout, stage) };
+}
+
+/** Values that would have to go from a stage to an earlier one. */
+function backwardEdges({ graph }: ForwardGraph, stageOf: (group: string) => number): readonly string[] {
+  const makers = new Map(graph.nodes.flatMap(({ outputs, group }) => outputs.map((value) => [value, group])));
+  const edges = graph.nodes.flatMap(({ inputs, group }) =>
+    inputs.flatMap((value) => {
+      const maker = makers.get(value) ?? group;
+      const [from, to] = [stageOf(maker), stageOf(group)];
+      if (from <= to) return [];
+      return [
+        `group "${group}" on stage ${to} uses what group "${maker}" computes on stage ${from}: work goes through the stages in order, so it must be on stage ${from} or a later one`,
+      ];
+    }),
+  );
+  return [...new Set(edges)];
 }
 
 function deviceOf(layout: Layout, stage: number): number {

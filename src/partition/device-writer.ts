@@ -4,6 +4,7 @@ import { invariant } from "../base/errors.ts";
 import type { Graph } from "../graph/graph.ts";
 import { sameType, showType } from "../graph/shape.ts";
 import {
+  type BufferKind,
   type BufferSpec,
   type Feed,
   type Instruction,
@@ -41,6 +42,11 @@ export class DeviceWriter {
 
   has(name: string): boolean {
     return this.#ids.has(name);
+  }
+
+  /** Whether it has a buffer of this kind. */
+  holds(kind: BufferKind): boolean {
+    return this.#buffers.some((spec) => spec.kind === kind);
   }
 
   kernel(segment: Graph): number {

@@ -69,13 +69,20 @@ export class ItemBuffers {
     if (roles.some((role) => role === "state" || role === "gradient")) return;
     const varying = new Set(roles.flatMap((role, i) => (role === "data" ? [i] : [])));
     const joined = varying.size === 0 ? undefined : stackRows(segment.graph, varying, count);
-    if (joined === undefined) return;
+    if (joined === undefined || this.#sumsAreUsed(plan, segment, joined.stackedOutputs)) return;
     this.#joined.set(segment, { ...segment, graph: joined.graph });
     const device = this.#source.deviceOf(stage);
     const values = this.#stacked.get(device) ?? new Set();
     for (const i of varying) values.add(segment.inputs[i] as ValueId);
     for (const i of joined.stackedOutputs) values.add(segment.outputs[i] as ValueId);
     this.#stacked.set(device, values);
+  }
+
+  /** Whether another segment computes with a sum over the items: it expects the result of each item. */
+  #sumsAreUsed(plan: ItemPlan, segment: Segment, stackedOutputs: readonly number[]): boolean {
+    return segment.outputs.some(
+      (value, position) => !stackedOutputs.includes(position) && plan.usersOf.has(value),
+    );
   }
 }
 

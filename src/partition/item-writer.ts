@@ -50,10 +50,20 @@ export class ItemWriter {
     const segments = segmentsOf(this.#planOf(first), first.stage, first.phase);
     segments.forEach((segment, position) => {
       const joined = piece.length > 1 ? this.#buffers.joinedSegment(segment) : undefined;
-      if (joined !== undefined) this.#run(device, joined, first, true);
+      if (joined !== undefined) this.#writeJoined(device, joined, piece);
       else for (const action of piece) this.#writeSegment(device, position, action);
     });
     if (first.phase === "W") for (const action of piece) this.#release(action);
+  }
+
+  /** One run for all items of a piece. What nobody has asked for yet arrives first, row by row. */
+  #writeJoined(device: number, segment: Segment, piece: readonly Action[]): void {
+    const [first] = piece as readonly [Action, ...Action[]];
+    const { graph } = this.#planOf(first);
+    const varying = segment.inputs.filter((value) => (graph.inputs[value]?.role ?? "data") === "data");
+    for (const action of piece)
+      for (const value of varying) this.#input(this.#writer(device), value, action, false);
+    this.#run(device, segment, first, true);
   }
 
   #writeSegment(device: number, position: number, action: Action): void {

@@ -9,7 +9,7 @@ import { invariant } from "../base/errors.ts";
 import type { InputSpec } from "../data/dataset.ts";
 import type { Graph } from "../graph/graph.ts";
 import type { Program } from "../program/program.ts";
-import { piecesOf, type Schedule, type Weights } from "../schedule/action.ts";
+import { type Action, piecesOf, type Schedule, type Weights } from "../schedule/action.ts";
 import { DeviceWriter } from "./device-writer.ts";
 import { ItemWriter } from "./item-writer.ts";
 import { Mail } from "./mail.ts";
@@ -43,11 +43,20 @@ export function partition(source: PartitionSource): readonly Program[] {
   const mail = new Mail(writers);
   const items = new ItemWriter(source, writers, mail);
   for (const [device, actions] of source.schedule.entries()) {
-    for (const piece of piecesOf(actions, source.weights)) items.write(device, piece);
+    for (const piece of piecesOf(inStageOrder(actions, source.weights), source.weights))
+      items.write(device, piece);
   }
   const [first] = source.steps;
   invariant(first !== undefined, "at least one step");
   if (first.update !== undefined)
     new UpdateWriter(first.update, first.gradients, source, writers, mail).write();
   return writers.map((writer) => writer.build());
+}
+
+/** With deferred weights, the W at the end of a device's actions stage by stage: the W of a stage are one piece. */
+function inStageOrder(actions: readonly Action[], weights: Weights): readonly Action[] {
+  if (weights !== "deferred") return actions;
+  const rest = actions.filter(({ phase }) => phase !== "W");
+  const deferred = actions.filter(({ phase }) => phase === "W").sort((a, b) => b.stage - a.stage);
+  return [...rest, ...deferred];
 }

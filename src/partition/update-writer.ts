@@ -1,6 +1,9 @@
 /**
  * Writes phase U, once after all items: gradients that arose elsewhere (tied parameters) go to the owner, the devices' shares of the
  * norm to one device and the clipping factor back, and new values of parameters to the devices that use a copy.
+ *
+ *     device 0 | norm part ─────► norm, scale ─┬─► guard, update ─► copy ─┐
+ *     device 1 | norm part ─────┘              └─► guard, update           └─► (after its guard)
  */
 
 import type { GradientOutput } from "../autodiff/differentiate.ts";
@@ -14,6 +17,16 @@ import type { PartitionSource } from "./partition.ts";
 import { cutSegments, type Segment } from "./segments.ts";
 import { type Target, TargetGraphs } from "./target-graph.ts";
 
+/** Marks the places of what the norm depends on. */
+const isBefore = "before";
+
+/** A parameter that `holder` computes with and `owner` updates. */
+interface Copy {
+  readonly spec: BufferSpec;
+  readonly owner: DeviceWriter;
+  readonly holder: DeviceWriter;
+}
+
 type Placement = Pick<PartitionSource, "stageOf" | "deviceOf">;
 
 export class UpdateWriter {
@@ -21,6 +34,7 @@ export class UpdateWriter {
   readonly #placement: Placement;
   readonly #writers: readonly DeviceWriter[];
   readonly #mail: Mail;
+  /** What the norm needs, then the rest: nothing lasting changes before the guard. */
   readonly #segments: readonly Segment[];
   readonly #kernels = new TargetGraphs();
   /** The value that is not finite when the step is broken. */
@@ -44,10 +58,14 @@ export class UpdateWriter {
     this.#mail = mail;
     this.#scale = update.outputs.find(({ name }) => name === scaleOutput)?.value;
     const before = ancestorsOf(update, this.#scale);
-    this.#segments = cutSegments(
+    const segments = cutSegments(
       update,
-      (node) => `${placement.stageOf(node.group)} ${node.group} ${before.has(node)}`,
+      (node) => `${placement.stageOf(node.group)} ${node.group} ${before.has(node) ? isBefore : ""}`,
     );
+    this.#segments = [
+      ...segments.filter(({ place }) => place.endsWith(isBefore)),
+      ...segments.filter(({ place }) => !place.endsWith(isBefore)),
+    ];
     for (const { output, group } of gradients) {
       this.#makers.set(
         update.inputs.findIndex(({ name }) => name === output),
@@ -57,9 +75,10 @@ export class UpdateWriter {
     for (const segment of this.#segments) {
       const device = this.#deviceOf(segment);
       for (const value of segment.outputs) this.#makers.set(value, device);
-      for (const value of segment.inputs)
-        this.#users.set(value, (this.#users.get(value) ?? new Set<number>()).add(device));
+      for (const value of segment.inputs) this.#addUser(value, device);
     }
+    if (this.#scale !== undefined)
+      for (const device of this.#guardedDevices()) this.#addUser(this.#scale, device);
   }
 
   write(): void {
@@ -69,19 +88,28 @@ export class UpdateWriter {
       for (const value of segment.outputs) this.#send(value);
     }
     this.#sendCopies();
+    for (const device of this.#guardedDevices()) this.#guard(this.#writers[device] as DeviceWriter);
+  }
+
+  /** Devices that change anything that lasts: they update parameters, hold copies of them, or have kept statistics. */
+  #guardedDevices(): ReadonlySet<number> {
+    const updating = this.#segments.flatMap((segment) =>
+      segment.place.endsWith(isBefore) ? [] : [this.#deviceOf(segment)],
+    );
+    const copying = this.#copies().map(({ holder }) => holder.device);
+    const counting = this.#writers.filter((writer) => writer.holds("statistic")).map(({ device }) => device);
+    return new Set([...updating, ...copying, ...counting]);
+  }
+
+  #addUser(value: ValueId, device: number): void {
+    this.#users.set(value, (this.#users.get(value) ?? new Set<number>()).add(device));
   }
 
   #run(segment: Segment): void {
     const device = this.#deviceOf(segment);
     const writer = this.#writers[device] as DeviceWriter;
-    const inputs = segment.inputs.map((value) => {
-      const from = this.#makers.get(value);
-      const spec = this.#specOf(value);
-      const buffer = writer.buffer(spec);
-      if (from !== undefined && from !== device) this.#mail.receive(from, device, buffer, spec.name);
-      return buffer;
-    });
-    if (this.#scale !== undefined && segment.inputs.includes(this.#scale)) this.#guard(writer, this.#scale);
+    const inputs = segment.inputs.map((value) => this.#input(writer, value));
+    if (!segment.place.endsWith(isBefore)) this.#guard(writer);
     const targets = segment.outputs.flatMap((value, position) => this.#targets(writer, value, position));
     writer.add({
       kind: "run",
@@ -94,11 +122,21 @@ export class UpdateWriter {
     });
   }
 
-  /** Nothing after this changes parameters unless the gradient is finite. */
-  #guard(writer: DeviceWriter, scale: ValueId): void {
-    if (this.#guarded.has(writer.device)) return;
+  /** The buffer of a value, received if it is made elsewhere. */
+  #input(writer: DeviceWriter, value: ValueId): number {
+    const from = this.#makers.get(value);
+    const spec = this.#specOf(value);
+    const buffer = writer.buffer(spec);
+    if (from !== undefined && from !== writer.device)
+      this.#mail.receive(from, writer.device, buffer, spec.name);
+    return buffer;
+  }
+
+  /** Nothing after this changes what lasts unless the gradient is finite. */
+  #guard(writer: DeviceWriter): void {
+    if (this.#scale === undefined || this.#guarded.has(writer.device)) return;
     this.#guarded.add(writer.device);
-    writer.add({ kind: "guard", buffer: writer.buffer(this.#specOf(scale)) });
+    writer.add({ kind: "guard", buffer: this.#input(writer, this.#scale) });
   }
 
   /** Where a result goes: the lasting tensors it renews, and a buffer of its own if another segment uses it. */
@@ -127,19 +165,24 @@ export class UpdateWriter {
 
   /** New values of parameters go to every device that computes with a copy. */
   #sendCopies(): void {
-    for (const { name, value } of this.#update.outputs) {
+    for (const { spec, owner, holder } of this.#copies()) {
+      this.#guard(holder);
+      this.#mail.send(owner.device, holder.device, owner.buffer(spec), spec.name);
+      this.#mail.receive(owner.device, holder.device, holder.buffer(spec), spec.name);
+    }
+  }
+
+  #copies(): readonly Copy[] {
+    return this.#update.outputs.flatMap(({ name, value }): Copy[] => {
       const owner = this.#writers[this.#makers.get(value) ?? -1];
       const isParameter = this.#update.inputs.some(
         (input) => input.name === name && input.role === "parameter",
       );
-      if (owner === undefined || !isParameter) continue;
+      if (owner === undefined || !isParameter) return [];
       const spec: BufferSpec = { name, type: this.#update.types[value] as TensorType, kind: "parameter" };
-      for (const writer of this.#writers) {
-        if (writer === owner || !writer.has(name)) continue;
-        this.#mail.send(owner.device, writer.device, owner.buffer(spec), name);
-        this.#mail.receive(owner.device, writer.device, writer.buffer(spec), name);
-      }
-    }
+      const holders = this.#writers.filter((writer) => writer !== owner && writer.has(name));
+      return holders.map((holder) => ({ spec, owner, holder }));
+    });
   }
 
   #specOf(value: ValueId): BufferSpec {
