@@ -27,6 +27,8 @@ export interface PlaceMemory {
   readonly untilB: number;
   readonly untilW: number;
   readonly fromB: number;
+  /** The most that other values take: those that one segment (a group in a phase) gets from, or leaves to, other segments. */
+  readonly passing: number;
 }
 
 /**
@@ -65,6 +67,7 @@ export function placeMemory(step: TrainingStep, groups: ReadonlySet<string>, fus
     untilB: sum(held.untilB),
     untilW: sum(held.untilW),
     fromB: sum(held.fromB),
+    passing: Math.max(0, ...passingValues(graph, groups, held).map(sum)),
   };
 }
 
@@ -95,6 +98,30 @@ function usedInputs(graph: Graph, groups: ReadonlySet<string>): ReadonlySet<Valu
       groups.has(node.group) ? node.inputs.filter((value) => value < inputs) : [],
     ),
   );
+}
+
+/** For each segment the values at its borders that are not held anyway. */
+function passingValues(
+  graph: Graph,
+  groups: ReadonlySet<string>,
+  held: ReturnType<typeof heldValues>,
+): readonly ReadonlySet<ValueId>[] {
+  const makers = new Map<ValueId, string>();
+  const borders = new Map<string, Set<ValueId>>();
+  const isHeld = (value: ValueId): boolean =>
+    held.untilB.has(value) || held.untilW.has(value) || held.fromB.has(value);
+  for (const { group, phase, inputs, outputs } of graph.nodes) {
+    const segment = `${phase} ${group}`;
+    if (groups.has(group) && !borders.has(segment)) borders.set(segment, new Set());
+    for (const value of inputs) {
+      const maker = makers.get(value);
+      if (maker === undefined || maker === segment || isHeld(value)) continue;
+      borders.get(segment)?.add(value);
+      borders.get(maker)?.add(value);
+    }
+    for (const value of outputs) makers.set(value, segment);
+  }
+  return [...borders.values()];
 }
 
 /** Values that are made, or arrive, in one phase and are used here in a later one. */

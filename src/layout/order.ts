@@ -1,5 +1,7 @@
 /** Orders groups so that values flow forward, and cuts an order into stages. */
 
+import { invariant } from "../base/errors.ts";
+
 /** One group gives a value to another. */
 export interface GroupEdge {
   readonly from: string;
@@ -31,31 +33,57 @@ export function unitsInOrder(
   return units;
 }
 
+/** Groups that one device works on in one go. */
+export interface Run {
+  readonly device: string;
+  readonly groups: readonly string[];
+}
+
 /**
  * Runs of `units` (in an order as of `unitsInOrder`) on one device, as few as a greedy choice finds: a run goes on as long as some unit
- * of its device has all it needs.
+ * of its device has all it needs. It ends before a unit that must wait for another device when what came before need not, so that
+ * parallel branches can work at the same time:
+ *
+ *     cpu:0 | user              and not       cpu:0 | user
+ *     cpu:1 | item ; score                    cpu:1 |      item score
  */
 export function runsOf(
   units: readonly (readonly string[])[],
   edges: readonly GroupEdge[],
   deviceOf: (group: string) => string,
-): readonly { readonly device: string; readonly groups: readonly string[] }[] {
-  const runs: { device: string; groups: string[] }[] = [];
+): readonly Run[] {
+  const runs: { device: string; groups: string[]; needs: Set<number> }[] = [];
+  const runOf = new Map<string, number>();
   const waiting = [...units];
   while (waiting.length > 0) {
-    const held = new Set(waiting.flat());
-    const isReady = (unit: readonly string[]): boolean =>
-      edges.every(({ from, to }) => !unit.includes(to) || unit.includes(from) || !held.has(from));
-    const device = runs.at(-1)?.device;
-    const ready = waiting.filter(isReady);
-    const next = ready.find(([group]) => group !== undefined && deviceOf(group) === device) ?? ready[0];
-    const unit = next ?? (waiting[0] as readonly string[]);
+    const last = runs.at(-1);
+    const unit = nextUnit(waiting, edges, (group) => deviceOf(group) === last?.device);
     waiting.splice(waiting.indexOf(unit), 1);
-    const place = deviceOf(unit[0] as string);
-    if (place === device) runs.at(-1)?.groups.push(...unit);
-    else runs.push({ device: place, groups: [...unit] });
+    const device = deviceOf(unit[0] as string);
+    const makers = edges.flatMap(({ from, to }) => (unit.includes(to) ? (runOf.get(from) ?? []) : []));
+    const needs = new Set(makers.flatMap((run) => [run, ...(runs[run]?.needs ?? [])]));
+    const isOwn = (run: number): boolean => run === runs.length - 1;
+    const goesOn = last?.device === device && [...needs].every((run) => isOwn(run) || last.needs.has(run));
+    if (last !== undefined && goesOn) last.groups.push(...unit);
+    else runs.push({ device, groups: [...unit], needs });
+    for (const group of unit) runOf.set(group, runs.length - 1);
   }
-  return runs;
+  return runs.map(({ device, groups }) => ({ device, groups }));
+}
+
+/** The first of the units that have all they need, one on the current device before others. */
+function nextUnit(
+  waiting: readonly (readonly string[])[],
+  edges: readonly GroupEdge[],
+  isHere: (group: string) => boolean,
+): readonly string[] {
+  const held = new Set(waiting.flat());
+  const ready = waiting.filter((unit) =>
+    edges.every(({ from, to }) => !unit.includes(to) || unit.includes(from) || !held.has(from)),
+  );
+  const found = ready.find(([group]) => group !== undefined && isHere(group)) ?? ready[0];
+  invariant(found !== undefined, "units that need each other in turn are one unit");
+  return found;
 }
 
 /** Whether some two units are in parallel branches: neither needs the other. */

@@ -24,7 +24,7 @@ export const mostAssignments = 20_000;
 export type Assignment = readonly number[];
 
 /**
- * The assignments with the shortest time of one item, and with the least loaded busiest device; each with the fewest edges between
+ * Of the assignments to as many devices as there are units for, the one with the shortest time of one item and the one with the least loaded busiest device; each with the fewest edges between
  * devices among equals, and the first found then. None where there are more than `mostAssignments`.
  */
 export function branchAssignments(problem: BranchProblem): readonly Assignment[] {
@@ -38,6 +38,7 @@ export function branchAssignments(problem: BranchProblem): readonly Assignment[]
   const best: { assignment: Assignment; value: number; cuts: number }[] = [];
   for (let code = 0; code < devices.length ** units.length; code++) {
     const assignment = units.map((_, i) => Math.floor(code / devices.length ** i) % devices.length);
+    if (new Set(assignment).size < Math.min(devices.length, units.length)) continue;
     const cuts = before.reduce(
       (sum, needs, i) => sum + needs.filter((need) => assignment[need] !== assignment[i]).length,
       0,

@@ -10,7 +10,7 @@ import { schedule, specProblems } from "../schedule/schedule.ts";
 import { type Balance, type BalanceUnit, balance, type PlanDevice } from "./balance.ts";
 import { branchAssignments } from "./branches.ts";
 import { groupSeconds, type ItemWork, recurrentGroups, type WorkBook } from "./item-work.ts";
-import { itemsAlive, stageBytes } from "./predict.ts";
+import { type ItemsAlive, itemsAlive, stageMemory, totalBytes } from "./predict.ts";
 
 /** How the items of a mini-batch stream through the stages. */
 export interface Streaming {
@@ -97,34 +97,24 @@ export function placer(source: PlacementSource): Placer {
     devices,
     incoming: (from: number, to: number) => incomingBytes(flows, new Set(groupsIn(from, to))),
   };
-  const branches = hasBranches(
-    units.map(({ groups }) => groups),
-    edges,
-  )
-    ? branchAssignments({ units, edges, devices }).map((assignment): Placement => {
-        const names = new Map(
-          units.flatMap(({ groups }, i) =>
-            groups.map((group) => [group, devices[assignment[i] ?? 0]?.name ?? ""]),
-          ),
-        );
-        const stages = runsOf(
-          units.map(({ groups }) => groups),
-          edges,
-          (group) => names.get(group) ?? "",
-        );
-        return { stages, devices: usedDevices(stages, devices) };
-      })
+  const named = units.map(({ groups }) => groups);
+  const place = (deviceOf: (unit: number) => string | undefined): Placement => {
+    const names = new Map(named.flatMap((groups, i) => groups.map((group) => [group, deviceOf(i)])));
+    const stages = runsOf(named, edges, (group) => names.get(group) ?? "");
+    return { stages, devices: usedDevices(stages, devices) };
+  };
+  const branches = hasBranches(named, edges)
+    ? branchAssignments({ units, edges, devices }).map((chosen) =>
+        place((unit) => devices[chosen[unit] ?? 0]?.name),
+      )
     : [];
   const isLimited = devices.some(({ memory }) => memory !== undefined);
   const free = isLimited ? undefined : balance(problem);
   return (way) => {
     const found = free ?? balance({ ...problem, memory: rangeMemory(source, way, groupsIn) });
     if (!found.fits) return branches.length > 0 ? branches : found;
-    const stages = found.stages.map(({ device, from, to }) => ({
-      device: device.name,
-      groups: groupsIn(from, to),
-    }));
-    return [{ stages, devices: usedDevices(stages, devices) }, ...branches];
+    const holder = (unit: number) => found.stages.find(({ from, to }) => from <= unit && unit < to);
+    return [place((unit) => holder(unit)?.device.name), ...branches];
   };
 }
 
@@ -160,11 +150,12 @@ function rangeMemory(
 ): (from: number, to: number, stage: number, stages: number) => number {
   const time = shape.time === undefined ? {} : { time: Math.ceil(shape.time / way.chunks) };
   const item = book.item({ batch: Math.ceil(shape.batch / microBatches), ...time }, shape);
-  const orders = new Map<number, (stage: number) => ReturnType<typeof itemsAlive> | undefined>();
+  const orders = new Map<number, (stage: number) => ItemsAlive>();
   const known = new Map<string, number>();
   const aliveIn = (stages: number) => {
     const spec = { ...way, kind: way.schedule, stages, devices: stages, microBatches };
-    if (specProblems(spec).length > 0) return () => undefined;
+    // What is illegal is refused later, with its reason.
+    if (specProblems(spec).length > 0) return () => ({ untilB: 0, untilW: 0, fromB: 0, all: 0 });
     const order = schedule(spec);
     return (stage: number) => itemsAlive(order, spec, stage);
   };
@@ -172,12 +163,8 @@ function rangeMemory(
     const key = `${from} ${to} ${stage} ${stages}`;
     const alive = orders.get(stages) ?? aliveIn(stages);
     orders.set(stages, alive);
-    const items = alive(stage);
     const bytes =
-      known.get(key) ??
-      (items === undefined
-        ? Number.POSITIVE_INFINITY
-        : stageBytes(book, item, groupsIn(from, to), way, items));
+      known.get(key) ?? totalBytes(stageMemory(book, item, groupsIn(from, to), way, alive(stage)));
     known.set(key, bytes);
     return bytes;
   };

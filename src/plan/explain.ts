@@ -4,7 +4,7 @@ import type { BatchShape } from "../data/dataset.ts";
 import type { Layout } from "../layout/layout.ts";
 import { type PlanDevice, speedOf } from "./balance.ts";
 import { groupSeconds, type WorkBook } from "./item-work.ts";
-import type { Prediction } from "./predict.ts";
+import { type Prediction, totalBytes } from "./predict.ts";
 
 export interface ChoiceFacts {
   readonly layout: Layout;
@@ -33,11 +33,8 @@ export function showBytes(bytes: number): string {
   return `${exponent === 0 ? Math.ceil(bytes) : (bytes / 1024 ** exponent).toFixed(1)} ${units[exponent]}`;
 }
 
-function placeSentence(
-  { layout, devices, prediction, book, shape }: ChoiceFacts,
-  name: string,
-  i: number,
-): string {
+function placeSentence(facts: ChoiceFacts, name: string, i: number): string {
+  const { layout, devices, prediction, book, shape } = facts;
   const seconds = groupSeconds(book.item(shape, shape));
   const timeOf = (groups: readonly string[]): number =>
     groups.reduce((sum, group) => {
@@ -47,12 +44,12 @@ function placeSentence(
   const held = layout.stages.flatMap(({ device, groups }) => (device === name ? groups : []));
   const share = timeOf(held) / timeOf(layout.stages.flatMap(({ groups }) => groups));
   const device = devices.find((candidate) => candidate.name === name);
-  const speed =
-    device === undefined || devices.every((other) => speedOf(other) === speedOf(device))
-      ? ""
-      : ` at speed ${speedOf(device)}`;
+  const isSpecial = devices.some((other) => device !== undefined && speedOf(other) !== speedOf(device));
+  const speed = device !== undefined && isSpecial ? ` at speed ${speedOf(device)}` : "";
   const limit = device?.memory === undefined ? "" : ` of ${showBytes(device.memory)}`;
-  return `${name}${speed} holds ${shorten(held)}: ${percent(share)} of the work and ${showBytes(prediction.bytes[i] ?? 0)}${limit}.`;
+  const memory = prediction.memory[i];
+  const bytes = showBytes(memory === undefined ? 0 : totalBytes(memory));
+  return `${name}${speed} holds ${shorten(held)}: ${percent(share)} of the work and ${bytes}${limit}.`;
 }
 
 function unusedSentences({ layout, devices }: ChoiceFacts): readonly string[] {
@@ -68,7 +65,7 @@ function streamSentence({ devices, microBatches, chunks, schedule, weights }: La
   if (devices.length === 1) return "There is one device, so nothing streams.";
   const items = microBatches * chunks;
   if (items === 1)
-    return `A mini-batch goes through as one item (${schedule}): devices in a chain mostly wait for each other; several micro-batches would make a pipeline.`;
+    return `A mini-batch goes through as one item (${schedule}): only parallel branches can work at the same time; several micro-batches would make a pipeline.`;
   const cut = [
     ...(microBatches > 1 ? [`${microBatches} micro-batches`] : []),
     ...(chunks > 1 ? [`${chunks} chunks of time`] : []),

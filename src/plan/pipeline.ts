@@ -21,7 +21,14 @@ import {
 import { layoutModel, scheduleProblems } from "./check-layout.ts";
 import { explain, showBytes } from "./explain.ts";
 import { type MeasuredCosts, type WorkBook, workBook } from "./item-work.ts";
-import { type Overheads, oneDeviceSeconds, type Prediction, predict, threadOverheads } from "./predict.ts";
+import {
+  type Overheads,
+  oneDeviceSeconds,
+  type Prediction,
+  predict,
+  threadOverheads,
+  totalBytes,
+} from "./predict.ts";
 
 export interface PipelineRequest {
   readonly source: CompileSource;
@@ -168,11 +175,12 @@ function plainest(trials: readonly Trial[]): Trial | undefined {
 function lackOf(
   layout: Layout,
   devices: readonly PlanDevice[],
-  { bytes }: Prediction,
+  { memory }: Prediction,
 ): { readonly device: PlanDevice; readonly needs: number } | undefined {
   const lacks = layout.devices.flatMap(({ name }, i) => {
     const device = devices.find((candidate) => candidate.name === name);
-    const needs = bytes[i] ?? 0;
+    const held = memory[i];
+    const needs = held === undefined ? 0 : totalBytes(held);
     return device?.memory !== undefined && needs > device.memory
       ? [{ device, needs, lack: needs - device.memory }]
       : [];

@@ -41,8 +41,16 @@ export interface Prediction {
   readonly seconds: number;
   /** Per device: idle time over the step, from 0 to 1. */
   readonly idle: readonly number[];
-  /** Per device: bytes of parameters, gradients, optimizer state, data and the activations that the schedule keeps. */
-  readonly bytes: readonly number[];
+  /** Per device. */
+  readonly memory: readonly DeviceMemory[];
+}
+
+/** Bytes of a device, counted as if all items were as large as the first, and several stages had their most at the same time. */
+export interface DeviceMemory {
+  /** Parameters, gradients, optimizer state, statistics and data. */
+  readonly lasting: number;
+  /** What the schedule keeps of the items alive, and passes on. */
+  readonly activations: number;
 }
 
 /** The prediction for `layout`, which must be sound (`checkLayout`), on a mini-batch of `shape`. */
@@ -72,16 +80,17 @@ export function predict(source: PredictSource, layout: Layout, shape: BatchShape
   return {
     seconds,
     idle: run.bubbles.map((bubble) => (bubble * run.makespan) / seconds),
-    bytes: layout.devices.map(({ name }) =>
-      layout.stages.reduce(
-        (sum, { device, groups }, stage) =>
-          sum +
-          (device === name
-            ? stageBytes(source.book, first, groups, layout, itemsAlive(order, spec, stage))
-            : 0),
-        0,
-      ),
-    ),
+    memory: layout.devices.map(({ name }) => {
+      const held = layout.stages.flatMap(({ device, groups }, stage) =>
+        device === name
+          ? [stageMemory(source.book, first, groups, layout, itemsAlive(order, spec, stage))]
+          : [],
+      );
+      return held.reduce((sum, one) => ({
+        lasting: sum.lasting + one.lasting,
+        activations: sum.activations + one.activations,
+      }));
+    }),
   };
 }
 
@@ -115,18 +124,25 @@ export function itemsAlive(order: Schedule, work: Work, stage: number): ItemsAli
   };
 }
 
-/** Bytes of one stage with so many items alive. */
-export function stageBytes(
+/** Memory of one stage with so many items alive. */
+export function stageMemory(
   book: WorkBook,
   item: ItemWork,
   groups: readonly string[],
   layout: Pick<Layout, "weights">,
   alive: ItemsAlive,
-): number {
+): DeviceMemory {
   const memory = book.memory(item, groups, layout.weights === "fused");
-  const lasting = memory.parameters + memory.gradients + memory.optimizer + memory.statistics;
-  const kept = memory.untilB * alive.untilB + memory.untilW * alive.untilW + memory.fromB * alive.fromB;
-  return lasting + memory.data * alive.all + kept;
+  const { parameters, gradients, optimizer, statistics, data, untilB, untilW, fromB, passing } = memory;
+  return {
+    lasting: parameters + gradients + optimizer + statistics + data * alive.all,
+    activations: untilB * alive.untilB + untilW * alive.untilW + fromB * alive.fromB + passing,
+  };
+}
+
+/** All bytes of a device. */
+export function totalBytes({ lasting, activations }: DeviceMemory): number {
+  return lasting + activations;
 }
 
 /** Pairs of stages between which values flow forward. */

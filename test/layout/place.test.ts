@@ -87,7 +87,7 @@ test("every fault of a placement is listed at once", () => {
   );
 });
 
-test("parallel branches that the model writes in turns become one stage each", () => {
+test("parallel branches that the model writes in turns become one stage each, and so does what joins them", () => {
   const groups = ["user0", "item0", "user1", "item1", "score"];
   const towers = [
     { from: "user0", to: "user1" },
@@ -97,7 +97,16 @@ test("parallel branches that the model writes in turns become one stage each", (
   ];
   expect(placeByHand(groups, towers, parsePlace("user*=cpu:0,item*=cpu:1,score=cpu:1"), two).stages).toEqual([
     { device: "cpu:0", groups: ["user0", "user1"] },
-    { device: "cpu:1", groups: ["item0", "item1", "score"] },
+    { device: "cpu:1", groups: ["item0", "item1"] },
+    { device: "cpu:1", groups: ["score"] },
+  ]);
+});
+
+test("a skip connection into a stage that waits for the same device does not cut it", () => {
+  const skip = [...edges, { from: "embed", to: "decode" }];
+  expect(placeByHand(chain, skip, parsePlace("*=cpu:1,embed=cpu:0"), two).stages).toEqual([
+    { device: "cpu:0", groups: ["embed"] },
+    { device: "cpu:1", groups: ["layer0", "layer1", "layer2", "decode"] },
   ]);
 });
 

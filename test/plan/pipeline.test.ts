@@ -1,0 +1,290 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import type { BatchShape } from "../../src/data/dataset.ts";
+import { concat } from "../../src/graph/functions.ts";
+import type { Tensor } from "../../src/graph/tensor.ts";
+import type { Layout, LayoutStage } from "../../src/layout/layout.ts";
+import { parseLayout, printLayout } from "../../src/layout/parse.ts";
+import { parseDevices } from "../../src/layout/place.ts";
+import type { Layer } from "../../src/model/layer.ts";
+import { embedding, linear, sequential } from "../../src/model/layers/basic.ts";
+import { gru, lstm } from "../../src/model/layers/recurrent.ts";
+import { adam, sgd } from "../../src/model/optimizer.ts";
+import { type CompileSource, compileTraining } from "../../src/partition/compile.ts";
+import { checkLayout, layoutModel } from "../../src/plan/check-layout.ts";
+import { recurrentEfficiency } from "../../src/plan/item-work.ts";
+import { choosePipeline, type PipelineChoice, type PipelineRequest } from "../../src/plan/pipeline.ts";
+import { totalBytes } from "../../src/plan/predict.ts";
+import { planMemory } from "../../src/program/memory.ts";
+import { languageModel, mainModel, textInputs } from "../cost/models.ts";
+
+const optimizer = sgd({ rate: 0.1, clipNorm: 5 });
+const main: CompileSource = { ...mainModel, dtype: "f32", optimizer };
+const mainGroups = ["embed", ...Array.from({ length: 8 }, (_, i) => `layer${i}`), "decode"];
+const sentences: BatchShape = { batch: 20, time: 32 };
+
+/** `count` groups on the first device, the rest on the second. */
+function cutAfter(count: number): readonly LayoutStage[] {
+  return [
+    { device: "cpu:0", groups: mainGroups.slice(0, count) },
+    { device: "cpu:1", groups: mainGroups.slice(count) },
+  ];
+}
+
+function bytesOf({ prediction }: Pick<PipelineChoice, "prediction">, device: number): number {
+  const memory = prediction.memory[device];
+  return memory === undefined ? 0 : totalBytes(memory);
+}
+
+function speedUp(request: Partial<PipelineRequest>): number {
+  const devices = parseDevices("cpu:2");
+  const choice = choosePipeline({ source: main, shapes: [sentences], devices, ...request });
+  return choice.oneDeviceSeconds / choice.seconds;
+}
+
+test("the main model is cut around layer 5 and streamed in chunks, which beats layers 0-3 | 4-7 with the decoder", () => {
+  const devices = parseDevices("cpu:2");
+  const { layout, reasons, ...choice } = choosePipeline({ source: main, shapes: [sentences], devices });
+  expect(layout.stages[0]?.groups.at(-1)).toMatch(/layer[45]/);
+  expect(layout.chunks).toBe(4);
+  const automatic = choice.oneDeviceSeconds / choice.seconds;
+  const byHand = speedUp({ stages: cutAfter(5) });
+  const naive = speedUp({ stages: cutAfter(5), fixed: { schedule: "naive", weights: "fused" } });
+  expect(automatic).toBeGreaterThan(byHand + 0.1);
+  expect(automatic).toBeGreaterThan(1.5);
+  expect(automatic).toBeLessThan(2);
+  expect(naive).toBeGreaterThan(0.9);
+  expect(naive).toBeLessThan(1.05);
+  expect(reasons.join("\n")).toMatch(
+    /streams as 4 items \(4 chunks of time\).*Predicted: 1\.\d\d times as fast/s,
+  );
+});
+
+test("several sentence batches for each update fill the pipeline better", () => {
+  const one = speedUp({});
+  const four = speedUp({ shapes: [{ batch: 80, time: 32 }], microBatches: 4 });
+  expect(four).toBeGreaterThan(one + 0.15);
+  expect(four).toBeLessThan(2);
+});
+
+test("measured seconds decide instead of estimates", () => {
+  const costs = new Map(mainGroups.map((group) => [group, { F: 1, B: 1, W: 1 }]));
+  const { layout, oneDeviceSeconds } = choosePipeline({
+    source: main,
+    shapes: [sentences],
+    devices: parseDevices("cpu:2"),
+    measured: { shape: sentences, costs },
+  });
+  expect(layout.stages.map(({ groups }) => groups.length)).toEqual([5, 5]);
+  expect(oneDeviceSeconds).toBeGreaterThan(29);
+  expect(oneDeviceSeconds).toBeLessThan(31);
+});
+
+test("chunks of few steps cost what was measured for them", () => {
+  expect([4, 8, 16, 32, 60].map(recurrentEfficiency)).toEqual([0.65, 0.93, 0.98, 1, 1]);
+  expect(recurrentEfficiency(2)).toBeLessThan(0.4);
+  expect(recurrentEfficiency(6)).toBeGreaterThan(0.65);
+  expect(recurrentEfficiency(6)).toBeLessThan(0.93);
+});
+
+test("a device with less memory gets less, and what cannot fit says how much is lacking", () => {
+  const mebi = 2 ** 20;
+  const devices = (first: number, second: number) =>
+    parseDevices("cpu:2").map((device, i) => ({ ...device, memory: (i === 0 ? first : second) * mebi }));
+  const roomy = choosePipeline({ source: main, shapes: [sentences], devices: devices(400, 400) });
+  const tight = choosePipeline({ source: main, shapes: [sentences], devices: devices(400, 110) });
+  const held = ({ layout }: { readonly layout: Layout }, name: string) =>
+    layout.stages.find(({ device }) => device === name)?.groups.length ?? 0;
+  const sizeOf = (choice: ReturnType<typeof choosePipeline>, name: string): number =>
+    bytesOf(
+      choice,
+      choice.layout.devices.findIndex((device) => device.name === name),
+    );
+  expect(held(roomy, "cpu:0") + held(roomy, "cpu:1")).toBe(10);
+  expect(sizeOf(tight, "cpu:1")).toBeLessThanOrEqual(110 * mebi);
+  expect(sizeOf(tight, "cpu:0")).toBeGreaterThan(sizeOf(tight, "cpu:1"));
+  expect(() => choosePipeline({ source: main, shapes: [sentences], devices: devices(60, 60) })).toThrow(
+    /does not fit on 2 devices: the best placement found needs \d+\.\d MiB on cpu:[01], which has 60\.0 MiB; \d+\.\d MiB are lacking/,
+  );
+});
+
+test("two towers go to two devices, and work at the same time", () => {
+  const { layout, oneDeviceSeconds, seconds } = choosePipeline({
+    source: towers(2),
+    shapes: [{ batch: 512 }],
+    devices: parseDevices("cpu:2"),
+  });
+  const deviceOf = (group: string) => layout.stages.find(({ groups }) => groups.includes(group))?.device;
+  expect(deviceOf("user1")).toBe(deviceOf("user0"));
+  expect(deviceOf("item1")).toBe(deviceOf("item0"));
+  expect(deviceOf("user0")).not.toBe(deviceOf("item0"));
+  expect(oneDeviceSeconds / seconds).toBeGreaterThan(1.5);
+});
+
+test("what the planner is told to take it takes, or says why it cannot", () => {
+  const devices = parseDevices("cpu:2");
+  const fixed = { schedule: "gpipe", weights: "deferred", chunks: 2 } as const;
+  const { layout } = choosePipeline({
+    source: main,
+    shapes: [sentences],
+    devices,
+    fixed,
+    stages: cutAfter(4),
+  });
+  expect(layout).toMatchObject({ ...fixed, stages: cutAfter(4) });
+  expect(() =>
+    choosePipeline({ source: main, shapes: [sentences], devices, fixed: { ...fixed, chunks: 33 } }),
+  ).toThrow(/no layout was found: chunks: 33 chunks/);
+  expect(() =>
+    choosePipeline({ source: main, shapes: [sentences], devices, stages: cutAfter(9).slice(0, 1) }),
+  ).toThrow(/group "decode" of the model is in no stage/);
+});
+
+test("unequal devices get work by their speed, and the reasons say so", () => {
+  const { layout, reasons } = choosePipeline({
+    source: main,
+    shapes: [sentences],
+    devices: [
+      { name: "cpu:0", threads: 1 },
+      { name: "cpu:1", threads: 1, speed: 3 },
+    ],
+  });
+  const small = layout.stages.find(({ device }) => device === "cpu:0")?.groups;
+  expect(small?.length).toBeLessThan(5);
+  expect(reasons.join("\n")).toMatch(/cpu:1 at speed 3 holds/);
+});
+
+/** Two towers of `layers` layers, written in turns, and a score. */
+function towers(layers: number): CompileSource {
+  const tower = (name: string): readonly Layer[] =>
+    Array.from({ length: layers }, (_, i) => linear({ units: 1024, group: `${name}${i}` }));
+  const [user, item] = [tower("user"), tower("item")];
+  const score = linear({ units: 1, group: "score" });
+  return {
+    model: (inputs: { readonly [name: string]: Tensor }) => {
+      let [a, b] = [inputs["user"] as Tensor, inputs["item"] as Tensor];
+      for (let i = 0; i < layers; i++) {
+        a = (user[i] as Layer)(a);
+        b = (item[i] as Layer)(b);
+      }
+      return score(concat([a, b], 1));
+    },
+    loss: "mean-squared-error",
+    inputs: [
+      { name: "user", dtype: "f32", dims: ["batch", { size: 256 }] },
+      { name: "item", dtype: "f32", dims: ["batch", { size: 256 }] },
+      { name: "targets", dtype: "f32", dims: ["batch", { size: 1 }] },
+    ],
+    dtype: "f32",
+    optimizer,
+  };
+}
+
+/** A small language model: some recurrent layers, perhaps tied, perhaps with linear layers between. */
+const sources: fc.Arbitrary<CompileSource> = fc
+  .record({
+    kinds: fc.array(fc.constantFrom("lstm", "gru", "linear"), { maxLength: 5 }),
+    tied: fc.boolean(),
+    adaptive: fc.boolean(),
+  })
+  .map(({ kinds, tied, adaptive }) => {
+    const width = 6;
+    const embed = embedding({ vocabulary: 11, dim: width, group: "embed" });
+    const layers = kinds.map((kind, i) => {
+      const options = { units: width, group: `layer${i}` };
+      return kind === "lstm"
+        ? lstm({ ...options, dropout: 0.5 })
+        : kind === "gru"
+          ? gru(options)
+          : linear(options);
+    });
+    const decode = tied ? embed.decode : linear({ units: 11, group: "decode" });
+    return {
+      model: sequential([embed, ...layers, decode]),
+      loss: "cross-entropy" as const,
+      inputs: textInputs,
+      dtype: "f32" as const,
+      optimizer: adaptive ? adam({ rate: 0.01 }) : optimizer,
+    };
+  });
+
+const requests: fc.Arbitrary<PipelineRequest> = fc
+  .record({
+    source: fc.oneof(sources, fc.integer({ min: 1, max: 2 }).map(towers)),
+    devices: fc.array(fc.record({ threads: fc.integer({ min: 1, max: 3 }) }), { minLength: 1, maxLength: 4 }),
+    batch: fc.integer({ min: 3, max: 6 }),
+    times: fc.array(fc.integer({ min: 1, max: 17 }), { minLength: 1, maxLength: 2 }),
+    microBatches: fc.integer({ min: 1, max: 3 }),
+    recompute: fc.constantFrom("none", "full"),
+  })
+  .map(({ source, devices, batch, times, microBatches, recompute }) => ({
+    source,
+    devices: devices.map((device, i) => ({ ...device, name: `cpu:${i}` })),
+    shapes: source.inputs === textInputs ? times.map((time) => ({ batch, time })) : [{ batch }],
+    microBatches,
+    recompute: recompute as "none" | "full",
+  }));
+
+test("every layout that the planner makes passes the checks, survives its text and compiles", () => {
+  fc.assert(
+    fc.property(requests, (request) => {
+      const { layout, reasons } = choosePipeline(request);
+      checkLayout(layout, layoutModel(request.source, request.shapes));
+      expect(parseLayout(printLayout(layout))).toEqual(layout);
+      expect(reasons.length).toBeGreaterThan(1);
+      for (const shape of request.shapes) {
+        const { programs } = compileTraining(request.source, layout, shape);
+        expect(programs).toHaveLength(layout.devices.length);
+      }
+    }),
+    { numRuns: 40 },
+  );
+});
+
+test("parameters, gradients, optimizer state and data are predicted exactly, activations roughly", () => {
+  fc.assert(
+    fc.property(requests, (request) => {
+      const { layout, prediction } = choosePipeline(request);
+      const shape = request.shapes.toSorted((a, b) => (b.time ?? 1) - (a.time ?? 1))[0] as BatchShape;
+      const { programs } = compileTraining(request.source, layout, shape);
+      const isEven = shape.batch % layout.microBatches === 0 && (shape.time ?? 1) % layout.chunks === 0;
+      const isExact = isEven && layout.stages.length === layout.devices.length;
+      programs.forEach((program, device) => {
+        const { parameter, gradient, optimizer: states, data, activation } = planMemory(program).bytesByKind;
+        const { lasting = 0, activations = 0 } = prediction.memory[device] ?? {};
+        if (isExact) expect(lasting).toBe(parameter + gradient + states + data);
+        expect(lasting).toBeGreaterThanOrEqual(parameter + gradient + states + data);
+        expect(activations).toBeGreaterThan(0.7 * activation - 1024);
+        expect(activations).toBeLessThan(5 * activation + 1024);
+      });
+    }),
+    { numRuns: 40 },
+  );
+});
+
+test("the predicted bytes of the main model are those of its compiled programs", () => {
+  for (const microBatches of [1, 4]) {
+    const shape = { batch: 20 * microBatches, time: 32 };
+    const { layout, prediction } = choosePipeline({
+      source: main,
+      shapes: [shape],
+      devices: parseDevices("cpu:2"),
+      microBatches,
+    });
+    const { programs } = compileTraining(main, layout, shape);
+    programs.forEach((program, device) => {
+      const { peakBytes } = planMemory(program);
+      expect(bytesOf({ prediction }, device) / peakBytes).toBeGreaterThan(0.8);
+      expect(bytesOf({ prediction }, device) / peakBytes).toBeLessThan(1.25);
+    });
+  }
+});
+
+test("a language model of few units is predicted to be faster on one device, and the reasons say so", () => {
+  const { reasons } = choosePipeline({
+    source: { ...languageModel({ vocabulary: 10, dim: 4, units: 4, layers: 1 }), dtype: "f32", optimizer },
+    shapes: [{ batch: 2, time: 4 }],
+    devices: parseDevices("cpu:2"),
+  });
+  expect(reasons.at(-1)).toMatch(/One device alone is predicted to be faster/);
+});
