@@ -32,7 +32,7 @@ function addTrain(program: Command, terminal: Terminal, finish: (code: number) =
     .option("--steps <n>", "updates to do (default: what the job says, or one epoch)", positiveInteger)
     .option("--epochs <n>", "passes over the training data", positiveInteger)
     .option("--seed <n>", "seed of parameters, order of data and dropout (default: the job's, or 1)", integer)
-    .option("--threads <n>", "threads that one operation may use (default: all cores)", positiveInteger)
+    .option("--threads <n>", "threads that one operation may use (default: 1)", positiveInteger)
     .addOption(
       new Option("--engine <name>", "what computes; the reference engine is exact, and very slow")
         .choices(["onnxruntime", "reference"])
@@ -92,6 +92,6 @@ Exit codes: 0 trained, 1 something was wrong, 130 ended by Ctrl-C.
 
 Examples:
   paraxis train job.ts --epochs 2 --seed 7       two epochs with another seed
-  paraxis train job.ts --threads 1               on one core
+  paraxis train job.ts --threads 4               large layers, on four idle cores
   paraxis train job.ts --json --quiet > log      for programs
   paraxis train job.ts --run-folder /tmp/runs    leave the files elsewhere`;

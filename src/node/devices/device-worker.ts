@@ -2,12 +2,11 @@
 
 import { parentPort, workerData } from "node:worker_threads";
 import { invariant, UserError } from "../../base/errors.ts";
-import { Device } from "../../execute/device.ts";
+import { Device, type StepOutput } from "../../execute/device.ts";
 import type { Engine } from "../../execute/engine.ts";
-import { readTensors, writeTensors } from "../../execute/local-cluster.ts";
+import { isEcho, readTensors, writeTensors } from "../../execute/local-cluster.ts";
 import { referenceEngine } from "../../execute/reference-engine.ts";
-import { type Transport, TransportAborted } from "../../execute/transport.ts";
-import { onnxRuntimeEngine } from "../onnxruntime/engine.ts";
+import type { Transport } from "../../execute/transport.ts";
 import { joinThreadWorld } from "../transport/threads.ts";
 import type { Answer, DeviceSetup, Fault, Request } from "./messages.ts";
 
@@ -17,7 +16,8 @@ invariant(port !== null, "a device worker runs in a worker thread");
 
 let transport: Transport | undefined;
 let device: Device | undefined;
-const programs: string[] = [];
+/** Number of instructions by program, in the order in which the coordinator knows them. */
+const lengths = new Map<string, number>();
 
 port.on("message", (request: Request) => {
   answer(request).then(
@@ -35,7 +35,7 @@ async function answer(request: Request): Promise<Answer> {
       await load(request);
       return { kind: "done" };
     case "run":
-      return { kind: "ran", output: await loaded().run(request.program, request.input) };
+      return { kind: "ran", output: await run(request) };
     case "write":
       writeTensors(loaded(), request.tensors);
       return { kind: "done" };
@@ -46,47 +46,62 @@ async function answer(request: Request): Promise<Answer> {
   }
 }
 
-async function load({ programs: given, world }: Extract<Request, { kind: "load" }>): Promise<void> {
+/** Waits have no deadline of their own: the coordinator sees when nothing moves any more, and wakes everybody. */
+async function load({ programs, world }: Extract<Request, { kind: "load" }>): Promise<void> {
   transport = joinThreadWorld(world, setup.device);
-  programs.push(...given.keys());
+  for (const [key, { instructions }] of programs) lengths.set(key, instructions.length);
   const now = () => Number(process.hrtime.bigint() - setup.epoch) * 1e-9;
-  device = new Device({ engine: makeEngine(), transport, deadline: setup.deadline, now, onInstruction });
-  await device.load(given);
+  const deadline = Number.POSITIVE_INFINITY;
+  device = new Device({ engine: await makeEngine(), transport, deadline, now, onInstruction });
+  await device.load(programs);
+}
+
+async function run({ program, input }: Extract<Request, { kind: "run" }>): Promise<StepOutput> {
+  mark(0, [...lengths.keys()].indexOf(program));
+  const output = await loaded().run(program, input);
+  mark(1, lengths.get(program) ?? 0);
+  return output;
 }
 
 /** Leaves a mark where the coordinator looks when this thread dies or stops. */
-function onInstruction(program: string, instruction: number): void {
-  setup.progress[2 * setup.device] = programs.indexOf(program);
-  setup.progress[2 * setup.device + 1] = instruction;
-  const { fault } = setup;
-  if (fault?.device === setup.device && fault.program === program && fault.instruction === instruction)
-    fail(fault);
+function mark(word: 0 | 1, value: number): void {
+  Atomics.store(setup.progress, 2 * setup.device + word, value);
 }
 
-function fail({ kind }: Fault): void {
+function onInstruction(program: string, instruction: number): void | Promise<void> {
+  mark(1, instruction);
+  const { fault } = setup;
+  if (fault?.device === setup.device && fault.instruction === instruction && fault.program === program)
+    return fail(fault);
+}
+
+function fail({ kind }: Fault): void | Promise<void> {
   switch (kind) {
     case "throw":
       throw new Error("an error injected for a test");
     case "exit":
-      process.exit(3);
-      break;
+      return process.exit(3);
     case "die":
-      setTimeout(() => {
-        throw new Error("an uncaught error injected for a test");
-      }, 0);
-      break;
+      return new Promise(() => {
+        setTimeout(() => {
+          throw new Error("an uncaught error injected for a test");
+        }, 0);
+      });
     case "hang":
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
-      break;
+      return undefined;
     default:
-      kind satisfies never;
+      return kind satisfies never;
   }
 }
 
-function makeEngine(): Engine {
+/** ONNX Runtime is loaded only where it computes. */
+async function makeEngine(): Promise<Engine> {
   switch (setup.engine) {
-    case "onnxruntime":
+    case "onnxruntime": {
+      const { onnxRuntimeEngine } = await import("../onnxruntime/engine.ts");
       return onnxRuntimeEngine({ threads: setup.threads });
+    }
     case "reference":
       return referenceEngine();
     default:
@@ -99,8 +114,7 @@ function loaded(): Device {
   return device;
 }
 
-/** An error as a message; an echo is one that only passes on that another device ended the run. */
 function failure(error: Error): Answer {
-  const isEcho = [error, error.cause].some((cause) => cause instanceof TransportAborted);
-  return { kind: "failed", message: error.message, isEcho, isUserError: error instanceof UserError };
+  const isUserError = [error, error.cause].some((cause) => cause instanceof UserError);
+  return { kind: "failed", message: error.message, isEcho: isEcho(error), isUserError };
 }

@@ -23,10 +23,12 @@ export interface DeviceSetup {
   readonly device: number;
   readonly engine: EngineName;
   readonly threads: number;
-  readonly deadline: number;
   /** Nanoseconds of the clock that all devices count from. */
   readonly epoch: bigint;
-  /** Two words for each device: index of the program it runs, index of its instruction. */
+  /**
+   * Two words for each device: index of the program it runs (-1: none so far), index of its instruction; one beyond the last when
+   * it has ended.
+   */
   readonly progress: Int32Array;
   readonly fault?: Fault;
 }
@@ -44,6 +46,7 @@ export type Answer =
   | {
       readonly kind: "failed";
       readonly message: string;
+      /** It only passes on that another device ended the run. */
       readonly isEcho: boolean;
       readonly isUserError: boolean;
     };

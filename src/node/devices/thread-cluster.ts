@@ -2,8 +2,13 @@
  * Devices as worker threads of this process: one thread, one engine and one memory each. The coordinator only passes batches in and
  * numbers out; devices exchange tensors through shared memory.
  *
- * When a device fails, throws, leaves or dies, all others are woken and the first cause is reported with the place where it happened.
- * When nothing moves any more, a watchdog says where every device stands.
+ *     request ──► device 0 ──┐ progress (shared)
+ *             ──► device 1 ──┤        │
+ *                    ▲       │        ▼
+ *                    └─ abort ─── watchdog, exit and error events ──► the first cause is thrown
+ *
+ * When a device throws, leaves or dies, all others are woken and the first cause is reported with the place where it happened. When
+ * nothing moves any more, the watchdog says where every device stands and what it waits for.
  */
 
 import { createRequire } from "node:module";
@@ -16,7 +21,7 @@ import type { TensorBuffer } from "../../execute/engine.ts";
 import type { TypedArray } from "../../graph/dtype.ts";
 import type { LayoutDevice } from "../../layout/layout.ts";
 import { channelPlan } from "../../program/channels.ts";
-import { locateInstruction } from "../../program/locate.ts";
+import { awaitedMessage, locateInstruction } from "../../program/locate.ts";
 import type { Program } from "../../program/program.ts";
 import { abortThreadWorld, createThreadWorld, type ThreadWorld } from "../transport/threads.ts";
 import type { Answer, DeviceSetup, EngineName, Fault, Request } from "./messages.ts";
@@ -24,7 +29,7 @@ import type { Answer, DeviceSetup, EngineName, Fault, Request } from "./messages
 export interface ThreadClusterOptions {
   readonly devices: readonly LayoutDevice[];
   readonly engine: EngineName;
-  /** Seconds without any progress after which a run is given up. */
+  /** Seconds in which no device begins an instruction after which a step is given up. */
   readonly deadline: number;
   readonly fault?: Fault;
 }
@@ -34,9 +39,13 @@ export class DeviceError extends Error {
   override readonly name: string = "DeviceError";
 }
 
+/** Starts the threads; dispose it to end them. */
 export function threadCluster(options: ThreadClusterOptions): Cluster {
   return new ThreadCluster(options);
 }
+
+/** Milliseconds between two looks of the watchdog. */
+const watchInterval = 100;
 
 interface Waiting {
   readonly resolve: (answer: Answer) => void;
@@ -56,25 +65,16 @@ class ThreadCluster implements Cluster {
 
   constructor(options: ThreadClusterOptions) {
     this.#options = options;
-    this.#progress = new Int32Array(new SharedArrayBuffer(8 * options.devices.length));
-    this.#progress.fill(-1);
+    this.#progress = new Int32Array(new SharedArrayBuffer(8 * options.devices.length)).fill(-1);
     this.#waiting = options.devices.map(() => undefined);
     const epoch = process.hrtime.bigint();
     this.#workers = options.devices.map(({ threads }, device) => {
-      const { engine, deadline, fault } = options;
-      const setup: DeviceSetup = {
-        device,
-        engine,
-        threads,
-        deadline,
-        epoch,
-        progress: this.#progress,
-        ...(fault && { fault }),
-      };
-      const worker = startWorker(setup);
+      const { engine, fault } = options;
+      const progress = this.#progress;
+      const worker = startWorker({ device, engine, threads, epoch, progress, ...(fault && { fault }) });
       worker.on("message", (answer: Answer) => this.#take(device)?.resolve(answer));
-      worker.on("error", (error: Error) => this.#lost(device, `ended by an error: ${error.message}`));
-      worker.on("exit", (code) => this.#lost(device, `ended unexpectedly with exit code ${code}`));
+      worker.on("error", (error: Error) => this.#lost(device, `was ended by an error (${error.message})`));
+      worker.on("exit", (code) => this.#lost(device, `ended with exit code ${code}`));
       return worker;
     });
   }
@@ -89,8 +89,13 @@ class ThreadCluster implements Cluster {
   }
 
   async run(program: string, input: StepInput): Promise<readonly StepOutput[]> {
-    const answers = await this.#all(() => ({ kind: "run", program, input }));
-    return answers.flatMap((answer) => (answer.kind === "ran" ? [answer.output] : []));
+    const watchdog = setInterval(this.#watch(), watchInterval);
+    try {
+      const answers = await this.#all(() => ({ kind: "run", program, input }));
+      return answers.flatMap((answer) => (answer.kind === "ran" ? [answer.output] : []));
+    } finally {
+      clearInterval(watchdog);
+    }
   }
 
   async write(tensors: ReadonlyMap<string, TypedArray>): Promise<void> {
@@ -102,54 +107,56 @@ class ThreadCluster implements Cluster {
     return answers.flatMap((answer) => (answer.kind === "tensors" ? [answer.tensors] : []));
   }
 
+  /** Ends the threads, whatever they are doing; a step that is under way is rejected. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosing = true;
+    this.#fail(0, new DeviceError("the devices were closed"));
     await Promise.all(this.#workers.map((worker) => worker.terminate()));
   }
 
   /** Asks every device at once and waits for all answers; throws the first cause of a failure. */
   async #all(requestFor: (device: number) => Request): Promise<readonly Answer[]> {
     if (this.#failure !== undefined) throw this.#failure;
-    const watchdog = setInterval(this.#watch(), 200);
-    try {
-      const answers = await Promise.all(
-        this.#workers.map(async (worker, device) => {
-          const answer = await new Promise<Answer>((resolve, reject) => {
-            this.#waiting[device] = { resolve, reject };
-            worker.postMessage(requestFor(device));
-          });
-          if (answer.kind === "failed" && !answer.isEcho)
-            this.#fail(answer.isUserError ? new UserError(answer.message) : new DeviceError(answer.message));
-          return answer;
-        }),
-      );
-      if (this.#failure !== undefined) throw this.#failure;
-      const failed = answers.find((answer) => answer.kind === "failed");
-      if (failed?.kind === "failed") throw new DeviceError(failed.message);
-      return answers;
-    } finally {
-      clearInterval(watchdog);
-    }
+    const answers = await Promise.all(
+      this.#workers.map(async (worker, device) => {
+        const answer = await new Promise<Answer>((resolve, reject) => {
+          this.#waiting[device] = { resolve, reject };
+          worker.postMessage(requestFor(device));
+        });
+        if (answer.kind === "failed" && !answer.isEcho)
+          this.#fail(
+            device,
+            answer.isUserError ? new UserError(answer.message) : new DeviceError(answer.message),
+          );
+        return answer;
+      }),
+    );
+    if (this.#failure !== undefined) throw this.#failure;
+    const failed = answers.find((answer) => answer.kind === "failed");
+    if (failed?.kind === "failed") throw new DeviceError(failed.message);
+    return answers;
   }
 
-  /** Notices that no device has begun a new instruction for longer than the deadline. */
+  /**
+   * Notices that no device has begun an instruction for longer than the deadline. Each look counts for little more than its interval,
+   * so that a coordinator that was busy itself does not blame the devices.
+   */
   #watch(): () => void {
     let seen = "";
-    let since = performance.now();
+    let quiet = 0;
+    let last = performance.now();
     return () => {
-      const now = this.#progress.join(" ");
-      if (now !== seen) {
-        seen = now;
-        since = performance.now();
-        return;
-      }
-      const seconds = (performance.now() - since) / 1000;
-      const silent = this.#waiting.flatMap((waiting, device) => (waiting === undefined ? [] : [device]));
-      if (seconds < this.#options.deadline + 0.5 || silent.length === 0) return;
-      const places = silent.map((device) => `  - ${this.#placeOf(device)}`);
+      const [now, marks] = [performance.now(), this.#progress.join()];
+      quiet = marks === seen ? quiet + Math.min(now - last, 2 * watchInterval) : 0;
+      seen = marks;
+      last = now;
+      const silent = [...this.#waiting.keys()].filter((device) => this.#waiting[device] !== undefined);
+      if (quiet < 1000 * this.#options.deadline || silent.length === 0) return;
+      const places = silent.map((device) => `  - ${this.#placeOf(device)}${this.#awaitedBy(device)}`);
       this.#fail(
+        silent[0] as number,
         new DeviceError(
-          `no device has made progress for ${seconds.toFixed(1)} s; not answering:\n${places.join("\n")}`,
+          `no device has gone on for ${(quiet / 1000).toFixed(1)} s; these do not answer:\n${places.join("\n")}`,
         ),
       );
     };
@@ -163,29 +170,35 @@ class ThreadCluster implements Cluster {
 
   #lost(device: number, how: string): void {
     if (this.#isClosing) return;
-    this.#fail(
-      new DeviceError(
-        `the thread of ${this.#options.devices[device]?.name} ${how}, at ${this.#placeOf(device)}`,
-      ),
-    );
+    const { name } = this.#options.devices[device] as LayoutDevice;
+    this.#fail(device, new DeviceError(`${this.#placeOf(device)}: the thread of ${name} ${how}`));
   }
 
   /** Ends the run: wakes all devices and answers everybody who still waits. */
-  #fail(error: Error): void {
+  #fail(culprit: number, error: Error): void {
     if (this.#failure !== undefined) return;
     this.#failure = error;
-    if (this.#world !== undefined) abortThreadWorld(this.#world, 0, error.message);
-    this.#workers.forEach((_, device) => {
-      this.#take(device)?.reject(error);
-    });
+    if (this.#world !== undefined) abortThreadWorld(this.#world, culprit, error.message);
+    for (const device of this.#workers.keys()) this.#take(device)?.reject(error);
   }
 
   #placeOf(device: number): string {
-    const [program = -1, instruction = -1] = this.#progress.subarray(2 * device, 2 * device + 2);
-    const running = [...(this.#programs[device]?.values() ?? [])][program];
-    return running === undefined
+    const { program, instruction } = this.#position(device);
+    return program === undefined
       ? `device ${device}, before its first instruction`
-      : locateInstruction(running, instruction);
+      : locateInstruction(program, instruction);
+  }
+
+  #awaitedBy(device: number): string {
+    const { program, instruction } = this.#position(device);
+    const message = program && awaitedMessage(program, instruction);
+    return message === undefined ? "" : ` waits for ${message}`;
+  }
+
+  #position(device: number): { readonly program: Program | undefined; readonly instruction: number } {
+    const programs = [...(this.#programs[device]?.values() ?? [])];
+    const program = programs[Atomics.load(this.#progress, 2 * device)];
+    return { program, instruction: Atomics.load(this.#progress, 2 * device + 1) };
   }
 }
 

@@ -1,6 +1,5 @@
 /** What is decided before a run starts: the layout, how long it lasts, and what it is called. */
 
-import { availableParallelism } from "node:os";
 import { UserError } from "../../base/errors.ts";
 import type { BatchShape, DataSet } from "../../data/dataset.ts";
 import { type Layout, oneDevice } from "../../layout/layout.ts";
@@ -16,7 +15,7 @@ export interface TrainOptions {
   /** Passes over the training data; the job's own `steps` and `epochs` are then ignored. With `steps`, what comes first ends the run. */
   readonly epochs?: number;
   readonly seed?: number;
-  /** Threads that one operation may use; default: all cores. */
+  /** Threads that one operation may use; default 1: more only pay on an idle machine, and for large layers. */
   readonly threads?: number;
   /** Default "onnxruntime". */
   readonly engine?: EngineName;
@@ -59,12 +58,11 @@ export function planRun(job: Job, data: DataSet, options: TrainOptions): RunPlan
   };
   const groups = groupsIn(source, data.shapes[0] as BatchShape);
   checkRecompute(job, groups);
-  const threads = options.threads ?? availableParallelism();
   return {
     source,
     data,
     groups,
-    layout: { ...oneDevice(groups, threads), recompute: job.recompute ?? "none" },
+    layout: { ...oneDevice(groups, options.threads ?? 1), recompute: job.recompute ?? "none" },
     seed: options.seed ?? job.seed ?? 1,
     engine: options.engine ?? "onnxruntime",
     name: job.name ?? options.name ?? "job",

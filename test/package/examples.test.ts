@@ -1,0 +1,50 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { expect, test } from "vitest";
+import { folderWith, metricsOf, paraxis } from "../node/cli/command.ts";
+
+const examples = fileURLToPath(new URL("../../examples/", import.meta.url));
+
+/** Words of the command line that let each example run in seconds. */
+const briefly: { readonly [example: string]: readonly string[] } = {
+  "first-run": ["--steps", "2", "--no-validation"],
+  "mxnet-lstm": ["--steps", "1", "--no-validation"],
+  regression: [],
+  "tied-language-model": ["--steps", "60"],
+};
+
+async function train(example: string): Promise<{ readonly [key: string]: unknown }[]> {
+  const cwd = folderWith({});
+  const args = ["train", `${examples}${example}/job.ts`, "--quiet", ...(briefly[example] ?? [])];
+  expect(await paraxis(args, { cwd })).toEqual({ code: 0, out: "", err: "" });
+  return metricsOf(cwd);
+}
+
+test("every example has a job, a README, and a test that runs it", () => {
+  expect(readdirSync(examples).toSorted()).toEqual(Object.keys(briefly).toSorted());
+  for (const example of Object.keys(briefly)) {
+    expect(readFileSync(`${examples}${example}/README.md`, "utf8")).toContain(
+      example === "first-run" ? "npm start" : `examples/${example}/job.ts`,
+    );
+  }
+});
+
+test("MXNet's example starts at the loss of a uniform guess, with MXNet's rate", async () => {
+  const [step] = await train("mxnet-lstm");
+  expect(step).toMatchObject({ step: 1, rate: 0.1 });
+  expect(Math.abs(Number(step?.["loss"]) - Math.log(10_000))).toBeLessThan(0.05);
+}, 60_000);
+
+test("the first run starts", async () => {
+  expect((await train("first-run")).map(({ step }) => step)).toEqual([1, 2]);
+}, 60_000);
+
+test("the regression learns its curve", async () => {
+  expect(Number((await train("regression")).at(-1)?.["loss"])).toBeLessThan(0.01);
+});
+
+test("the tied language model comes close to its unigram baseline in 60 steps", async () => {
+  const evaluation = (await train("tied-language-model")).at(-1);
+  expect(evaluation).toMatchObject({ kind: "evaluation" });
+  expect(Number(evaluation?.["perplexity"])).toBeLessThan(115);
+});
