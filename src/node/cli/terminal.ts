@@ -18,6 +18,7 @@ export interface Terminal {
 
 /** The process's own. */
 export function processTerminal(args: readonly string[]): Terminal {
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", ignoreClosedPipe);
   return {
     args,
     out: process.stdout,
@@ -34,4 +35,9 @@ export function processTerminal(args: readonly string[]): Terminal {
     },
     exit: (code) => process.exit(code),
   };
+}
+
+/** Whoever read the output is gone (`paraxis train ... | head -1`): the run goes on and is saved all the same. */
+function ignoreClosedPipe(error: Error): void {
+  if (!("code" in error && error.code === "EPIPE")) throw error;
 }
