@@ -1,6 +1,8 @@
 /** Devices in this thread: one that computes, or several that take turns (for tests, with a transport in memory). */
 
+import { UserError } from "../base/errors.ts";
 import { allocate, type TypedArray } from "../graph/dtype.ts";
+import { showType } from "../graph/shape.ts";
 import type { Program } from "../program/program.ts";
 import type { Cluster } from "./cluster.ts";
 import { Device, type DeviceOptions, type StepInput, type StepOutput } from "./device.ts";
@@ -108,12 +110,19 @@ function oneAtATime(engine: Engine): Engine {
   };
 }
 
-/** Overwrites the lasting tensors that the device holds. */
+/** Overwrites the lasting tensors that the device holds; throws a `UserError`, having written none, where one is of another size. */
 export function writeTensors(device: Device, tensors: ReadonlyMap<string, TypedArray>): void {
-  for (const [name, { data }] of device.tensors) {
+  const held = [...device.tensors].flatMap(([name, { type, data }]) => {
     const given = tensors.get(name);
-    if (given !== undefined) (data as Float32Array).set(given as Float32Array);
-  }
+    return given === undefined ? [] : [{ name, type, data, given }];
+  });
+  const problems = held.flatMap(({ name, type, data, given }) =>
+    given.length === data.length
+      ? []
+      : [`"${name}" is ${showType(type)} in the model, but ${given.length} elements were given`],
+  );
+  if (problems.length > 0) throw new UserError("the tensors do not fit the model", problems);
+  for (const { data, given } of held) (data as Float32Array).set(given as Float32Array);
 }
 
 /** Copies of the lasting tensors that the device holds. */

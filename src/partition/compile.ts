@@ -2,8 +2,10 @@
 
 import { type TrainingStep, trainingStep } from "../autodiff/training-step.ts";
 import { invariant, UserError } from "../base/errors.ts";
+import { flowsOf } from "../cost/flow.ts";
 import type { BatchShape } from "../data/dataset.ts";
 import type { DType } from "../graph/dtype.ts";
+import { layoutProblems, modelProblems } from "../layout/check.ts";
 import type { Layout } from "../layout/layout.ts";
 import { buildForward, type ForwardGraph, type ModelSource } from "../model/forward.ts";
 import type { Initializer } from "../model/initializer.ts";
@@ -37,6 +39,7 @@ export function compileTraining(source: CompileSource, layout: Layout, shape: Ba
   const forwards = items.shapes.map((item) => forward(source, item, shape, true));
   const [first] = forwards;
   invariant(first !== undefined, "a mini-batch has at least one item");
+  checkPlacement(layout, first);
   const groups = groupsOf(first);
   const again =
     layout.recompute === "none"
@@ -45,7 +48,7 @@ export function compileTraining(source: CompileSource, layout: Layout, shape: Ba
   const steps = forwards.map((graph) => trainingStep(graph, { optimizer: source.optimizer, ...again }));
   const step = steps[0] as TrainingStep;
   const programs = partition({
-    ...placement(layout, first),
+    ...placement(layout),
     inputs: source.inputs,
     steps,
     items: items.slices,
@@ -65,7 +68,7 @@ export function compileTraining(source: CompileSource, layout: Layout, shape: Ba
   };
 }
 
-/** Programs that compute the loss of a mini-batch of `shape` without learning: one item, through all stages. */
+/** Programs that compute the loss of a mini-batch of `shape` without learning: one item, through all stages of a layout that trains. */
 export function compileEvaluation(source: CompileSource, layout: Layout, shape: BatchShape): CompiledStep {
   const graph = forward(source, shape, shape, false);
   const slice: ItemSlice = { step: 0, batch: [0, shape.batch], time: [0, shape.time ?? 1] };
@@ -76,7 +79,7 @@ export function compileEvaluation(source: CompileSource, layout: Layout, shape: 
   );
   const states = graph.states.filter(({ kind }) => kind === "statistic");
   const programs = partition({
-    ...placement(layout, graph),
+    ...placement(layout),
     inputs: source.inputs,
     steps: [{ item: graph.graph, states, gradients: [] }],
     items: [[slice]],
@@ -113,32 +116,24 @@ function forward(
   });
 }
 
-function placement(layout: Layout, forward: ForwardGraph): Pick<PartitionSource, "stageOf" | "deviceOf"> {
-  const stages = new Map(
-    layout.stages.flatMap(({ groups: held }, stage) => held.map((group) => [group, stage] as const)),
-  );
-  const stageOf = (group: string): number => stages.get(group) ?? 0;
-  const missing = groupsOf(forward).filter((group) => !stages.has(group));
-  const problems = missing.map((group) => `group "${group}" is in no stage`);
-  if (missing.length === 0) problems.push(...backwardEdges(forward, stageOf));
-  if (problems.length > 0) throw new UserError("the model cannot be placed as the layout says", problems);
-  return { stageOf, deviceOf: (stage) => deviceOf(layout, stage) };
+/** Throws a `UserError` with everything that keeps the layout from placing the model. */
+function checkPlacement(layout: Layout, { graph }: ForwardGraph): void {
+  const own = layoutProblems(layout);
+  const model = { groups: groupsOf({ graph }), shapes: [], flows: flowsOf(graph) };
+  const problems = own.length > 0 ? own : modelProblems(layout, model);
+  if (problems.length > 0) throw new UserError("the layout cannot place the model", problems);
 }
 
-/** Values that would have to go from a stage to an earlier one. */
-function backwardEdges({ graph }: ForwardGraph, stageOf: (group: string) => number): readonly string[] {
-  const makers = new Map(graph.nodes.flatMap(({ outputs, group }) => outputs.map((value) => [value, group])));
-  const edges = graph.nodes.flatMap(({ inputs, group }) =>
-    inputs.flatMap((value) => {
-      const maker = makers.get(value) ?? group;
-      const [from, to] = [stageOf(maker), stageOf(group)];
-      if (from <= to) return [];
-      return [
-        `group "${group}" on stage ${to} uses what group "${maker}" computes on stage ${from}: work goes through the stages in order, so it must be on stage ${from} or a later one`,
-      ];
-    }),
+function placement(layout: Layout): Pick<PartitionSource, "stageOf" | "deviceOf"> {
+  const stages = new Map(
+    layout.stages.flatMap(({ groups }, stage) => groups.map((group) => [group, stage] as const)),
   );
-  return [...new Set(edges)];
+  const stageOf = (group: string): number => {
+    const stage = stages.get(group);
+    invariant(stage !== undefined, `group "${group}" is in no stage`);
+    return stage;
+  };
+  return { stageOf, deviceOf: (stage) => deviceOf(layout, stage) };
 }
 
 function deviceOf(layout: Layout, stage: number): number {

@@ -171,7 +171,7 @@ const transformerSpec: ExampleSpec = {
     { ...tokens, name: "targets", dims: ["batch", "time"] },
   ],
   groups: ["embed", "block0", "block1", "head"],
-  optimizer: adam({ rate: 0.01, clipNorm: 1 }),
+  optimizer: sgd({ rate: 0.1, momentum: 0.9, clipNorm: 1 }),
   time: [3],
 };
 

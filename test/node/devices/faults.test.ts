@@ -1,0 +1,124 @@
+/** Devices that throw, leave, die or stop at every kind of instruction: the run ends soon and says where. */
+
+import type { Worker } from "node:worker_threads";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import type { Cluster } from "../../../src/execute/cluster.ts";
+import { referenceEngine } from "../../../src/execute/reference-engine.ts";
+import { Trainer } from "../../../src/execute/trainer.ts";
+import { type Layout, oneDevice } from "../../../src/layout/layout.ts";
+import type { Fault } from "../../../src/node/devices/messages.ts";
+import { DeviceError, threadCluster } from "../../../src/node/devices/thread-cluster.ts";
+import { compileTraining } from "../../../src/partition/compile.ts";
+import type { Instruction, Program } from "../../../src/program/program.ts";
+import { layoutOf } from "../../partition/layouts.ts";
+import { batchOf, exampleOf } from "../../partition/models.ts";
+import { dataOf } from "../../partition/train.ts";
+
+const example = exampleOf("skip-mlp", { batch: 2 });
+const { groups, source } = example;
+const twoStages = layoutOf({ groups, devices: 2, microBatches: 2, schedule: "1f1b", weights: "per-item" });
+const training = "training batch=2";
+
+const isPlace: { readonly [place: string]: (instruction: Instruction) => boolean } = {
+  F: (instruction) => instruction.kind === "run" && instruction.phase === "F",
+  B: (instruction) => instruction.kind === "run" && instruction.phase === "B",
+  W: (instruction) => instruction.kind === "run" && instruction.phase === "W",
+  U: (instruction) => instruction.kind === "run" && instruction.phase === "U",
+  send: ({ kind }) => kind === "send",
+  receive: ({ kind }) => kind === "receive",
+  free: ({ kind }) => kind === "free",
+  guard: ({ kind }) => kind === "guard",
+};
+
+const alive = new Set<Worker>();
+const open: Cluster[] = [];
+let started = 0;
+
+function watch(worker: Worker): void {
+  started += 1;
+  alive.add(worker);
+  worker.once("exit", () => alive.delete(worker));
+}
+
+beforeAll(() => {
+  process.on("worker", watch);
+});
+
+afterEach(async () => {
+  expect(started).toBeGreaterThan(0);
+  for (const cluster of open.splice(0)) await cluster[Symbol.asyncDispose]();
+  expect(alive.size).toBe(0);
+});
+
+afterAll(() => {
+  process.off("worker", watch);
+});
+
+async function trainerOn(layout: Layout, deadline: number, fault?: Fault): Promise<Trainer> {
+  const cluster = threadCluster({
+    devices: layout.devices,
+    engine: "reference",
+    deadline,
+    ...(fault && { fault }),
+  });
+  open.push(cluster);
+  const options = { source, data: dataOf(example, 1), layout, seed: 1, engine: referenceEngine() };
+  return Trainer.create({ ...options, cluster });
+}
+
+/** The message with which the first step fails, and after how many seconds. */
+async function failureOf(layout: Layout, deadline: number, fault: Fault) {
+  const trainer = await trainerOn(layout, deadline, fault);
+  const start = performance.now();
+  const error: unknown = await trainer.step(batchOf(example, 0)).catch((reason: unknown) => reason);
+  expect(error).toBeInstanceOf(DeviceError);
+  await expect(trainer.step(batchOf(example, 0))).rejects.toBe(error);
+  return { message: (error as Error).message, seconds: (performance.now() - start) / 1000 };
+}
+
+const { programs } = compileTraining(source, twoStages, { batch: 2 });
+const kinds = ["throw", "exit", "die", "hang"] as const;
+/** Nobody waits for gradients of the first stage: it has no B. */
+const cases = Object.keys(isPlace).flatMap((place, i) =>
+  kinds.map((kind, j) => ({ place, kind, device: place === "B" ? 1 : (i + j) % 2 })),
+);
+
+test.each(cases)("$kind at $place of cpu:$device is reported with its place", async (example) => {
+  const { place, kind, device } = example;
+  const { instructions } = programs[device] as Program;
+  const hasItem = ["F", "B", "W", "send", "receive"].includes(place);
+  const instruction = instructions.findLastIndex(
+    (candidate) => isPlace[place]?.(candidate) && (!hasItem || ("item" in candidate && candidate.item)),
+  );
+  const fault: Fault = { device, program: training, instruction, kind };
+  const { message, seconds } = await failureOf(twoStages, 0.3, fault);
+  const item = hasItem ? ", item \\(1, 0\\)" : ".*";
+  expect(message).toMatch(
+    new RegExp(`device ${device}, stage ${device}${item}, instruction ${instruction} \\(`),
+  );
+  expect(seconds).toBeLessThan(2);
+});
+
+test("the watchdog says who waits for whom and for which message", async () => {
+  const fault: Fault = { device: 1, program: training, instruction: 0, kind: "hang" };
+  const { message, seconds } = await failureOf(twoStages, 1, fault);
+  expect(seconds).toBeLessThan(2);
+  expect(message).toMatch(
+    /^no device has gone on for \d\.\d s; these do not answer:\n {2}- device 0, stage 0, item \(0, 0\), instruction \d+ \(recv←1 #\d+ 0\.0\) waits for message "%\d+\[0\.0\]" \(\d+ B\) from device 1\n {2}- device 1, stage 1, item \(0, 0\), instruction 0 \(recv←0 #\d+ 0\.0\) waits for message "%\d+\[0\.0\]" \(\d+ B\) from device 0$/,
+  );
+});
+
+test("a single device that stops is noticed", async () => {
+  const fault: Fault = { device: 0, program: training, instruction: 3, kind: "hang" };
+  const { message, seconds } = await failureOf(oneDevice(groups), 0.5, fault);
+  expect(message).toContain("device 0, stage 0, ");
+  expect(seconds).toBeLessThan(2);
+});
+
+test("a step that is under way when the devices are closed is rejected", async () => {
+  const fault: Fault = { device: 1, program: training, instruction: 0, kind: "hang" };
+  const trainer = await trainerOn(twoStages, 60, fault);
+  const step = expect(trainer.step(batchOf(example, 0))).rejects.toThrow("the devices were closed");
+  await open[0]?.[Symbol.asyncDispose]();
+  await step;
+});
