@@ -215,7 +215,7 @@ describe("a step whose gradient is not finite", () => {
     const { trainer, cluster } = await start(example, layoutOf({ groups: example.groups, devices: 2 }));
     await cluster.write(new Map([["e.weight", new Float64Array(20).fill(1e308)]]));
     await expect(trainer.step(batchOf(example, 0))).rejects.toThrow(
-      /^step 1: .* is the result of matmul f64\[4,2\] in group "e" \(forward\); the parameters are those before this step$/,
+      /^step 1: .* is the result of square f64\[4,2\] in group "e" \(forward\); the parameters are those before this step$/,
     );
   });
 });
