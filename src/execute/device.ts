@@ -46,7 +46,7 @@ export interface StepOutput {
 }
 
 /** An instruction that failed: which, on which device, and why. */
-export class InstructionError extends Error {
+class InstructionError extends Error {
   override readonly name: string = "InstructionError";
 }
 

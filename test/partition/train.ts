@@ -29,7 +29,7 @@ export function dataOf(example: Example, batches: number): DataSet {
   };
 }
 
-export function connect(programs: readonly ReadonlyMap<string, Program>[]) {
+function connect(programs: readonly ReadonlyMap<string, Program>[]) {
   const keys = [...(programs[0]?.keys() ?? [])];
   const sets = keys.map((key) => programs.flatMap((ofDevice) => ofDevice.get(key) ?? []));
   const timer = (milliseconds: number, action: () => void) => {
