@@ -99,7 +99,10 @@ function placementProblems({ stages }: Layout, groups: readonly string[]): strin
 }
 
 /** Parts may differ in size by 1, but none may be empty. */
-function itemProblems({ microBatches, chunks }: Layout, shapes: readonly BatchShape[]): string[] {
+function itemProblems(
+  { microBatches, chunks, shortestChunk }: Layout,
+  shapes: readonly BatchShape[],
+): string[] {
   const problems: string[] = [];
   const smallest = shapes.toSorted((a, b) => a.batch - b.batch)[0];
   if (smallest !== undefined && microBatches > smallest.batch)
@@ -108,7 +111,8 @@ function itemProblems({ microBatches, chunks }: Layout, shapes: readonly BatchSh
     );
   if (chunks === 1) return problems;
   const shortest = shapes.toSorted((a, b) => (a.time ?? 0) - (b.time ?? 0))[0];
-  if (shortest === undefined || chunks <= (shortest.time ?? 0)) return problems;
+  const fits = shortestChunk === undefined ? chunks <= (shortest?.time ?? 0) : shortest?.time !== undefined;
+  if (shortest === undefined || fits) return problems;
   problems.push(
     shortest.time === undefined
       ? `chunks: ${chunks} chunks of time, but the data has no time dim: use 1`

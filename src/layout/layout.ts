@@ -28,10 +28,20 @@ export interface Layout {
   readonly microBatches: number;
   /** Parts that the time steps are cut into. */
   readonly chunks: number;
+  /** Time steps that a chunk has at least, so that short sequences are cut into fewer; default 1. */
+  readonly shortestChunk?: number | undefined;
   readonly schedule: ScheduleName;
   readonly weights: WeightTiming;
   /** Groups whose values are computed again in backward instead of being saved. */
   readonly recompute: "none" | "full" | readonly string[];
+}
+
+/** Parts that a sequence of `time` steps is cut into. */
+export function chunksOf(
+  { chunks, shortestChunk = 1 }: Pick<Layout, "chunks" | "shortestChunk">,
+  time: number,
+): number {
+  return Math.max(1, Math.min(chunks, Math.floor(time / shortestChunk)));
 }
 
 /** Everything on one device, one item: what all other layouts are compared with. */

@@ -32,8 +32,9 @@ export function parseLayout(source: string, ...checks: readonly LayoutCheck[]): 
 export function printLayout(layout: Layout): string {
   const devices = layout.devices.map(({ name, threads }) => printRecord({ name, threads }));
   const stages = layout.stages.map(({ device, groups }) => printRecord({ device, groups }));
-  const { microBatches, chunks, schedule, weights, recompute } = layout;
-  const counts = Object.entries({ microBatches, chunks, schedule, weights, recompute }).map(
+  const { microBatches, chunks, shortestChunk, schedule, weights, recompute } = layout;
+  const shortest = shortestChunk === undefined ? {} : { shortestChunk };
+  const counts = Object.entries({ microBatches, chunks, ...shortest, schedule, weights, recompute }).map(
     ([field, value]) => `  ${JSON.stringify(field)}: ${printValue(value)}`,
   );
   const fields = [
@@ -107,6 +108,7 @@ const layoutSchema: z.ZodType<Layout> = record({
   stages: listOf(record({ device: text, groups: listOf(text) })),
   microBatches: positiveInteger,
   chunks: positiveInteger,
+  shortestChunk: positiveInteger.optional(),
   schedule: oneOf(...scheduleNames),
   weights: oneOf(...weightTimings),
   recompute: custom<Layout["recompute"]>(

@@ -6,7 +6,7 @@ import { flowsOf } from "../cost/flow.ts";
 import type { BatchShape } from "../data/dataset.ts";
 import type { DType } from "../graph/dtype.ts";
 import { layoutProblems, modelProblems } from "../layout/check.ts";
-import type { Layout } from "../layout/layout.ts";
+import { chunksOf, type Layout } from "../layout/layout.ts";
 import { buildForward, type ForwardGraph, type ModelSource } from "../model/forward.ts";
 import type { Initializer } from "../model/initializer.ts";
 import type { ParameterSpec, StateSpec } from "../model/model-builder.ts";
@@ -159,7 +159,7 @@ function cutItems(
 ): { readonly slices: readonly (readonly ItemSlice[])[]; readonly shapes: readonly BatchShape[] } {
   const shapes: BatchShape[] = [];
   const batches = evenParts(shape.batch, layout.microBatches);
-  const times = evenParts(shape.time ?? 1, shape.time === undefined ? 1 : layout.chunks);
+  const times = evenParts(shape.time ?? 1, shape.time === undefined ? 1 : chunksOf(layout, shape.time));
   const slices = batches.map((batch) =>
     times.map((time): ItemSlice => {
       const item: BatchShape = {

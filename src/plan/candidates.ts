@@ -15,6 +15,8 @@ import { type ItemsAlive, itemsAlive, stageMemory, totalBytes } from "./predict.
 /** How the items of a mini-batch stream through the stages. */
 export interface Streaming {
   readonly chunks: number;
+  /** Set where the planner chose the number of chunks. */
+  readonly shortestChunk?: number;
   readonly schedule: ScheduleName;
   readonly weights: WeightTiming;
 }
@@ -30,8 +32,8 @@ const orders: readonly (readonly [ScheduleName, readonly WeightTiming[]])[] = [
 ];
 
 const chunkCounts: readonly number[] = [1, 2, 4, 8];
-/** Shorter chunks of the longest sequences are not tried. */
-const fewestSteps = 4;
+/** Shorter chunks are not tried, and short sequences are cut into fewer chunks than the longest. */
+const fewestSteps = 7;
 
 /** Every way to stream, with what is `fixed` taken as given. */
 export function streamings(chunkChoices: readonly number[], fixed: Partial<Streaming>): readonly Streaming[] {
@@ -39,20 +41,22 @@ export function streamings(chunkChoices: readonly number[], fixed: Partial<Strea
     orders.flatMap(([name, timings]) =>
       (fixed.weights === undefined ? timings : [fixed.weights])
         .filter(() => fixed.schedule === undefined || fixed.schedule === name)
-        .map((weights) => ({ chunks, schedule: name, weights })),
+        .map((weights) => ({ chunks, schedule: name, weights, ...shortest(chunks, fixed) })),
     ),
   );
+}
+
+function shortest(chunks: number, fixed: Partial<Streaming>): Pick<Streaming, "shortestChunk"> {
+  return chunks > 1 && fixed.chunks === undefined ? { shortestChunk: fewestSteps } : {};
 }
 
 /** Numbers of chunks worth a trial: more than 1 only where a recurrent layer carries its state from chunk to chunk. */
 export function chunkChoices(book: WorkBook, shapes: readonly BatchShape[]): readonly number[] {
   const times = shapes.map(({ time }) => time ?? 1);
-  const [longest, shortest] = [Math.max(...times), Math.min(...times)];
+  const longest = Math.max(...times);
   const [shape] = shapes;
   if (shape === undefined || recurrentGroups(book.item(shape, shape).step.item).size === 0) return [1];
-  const counts = chunkCounts.filter(
-    (chunks) => chunks === 1 || (chunks <= shortest && longest / chunks >= fewestSteps),
-  );
+  const counts = chunkCounts.filter((chunks) => chunks === 1 || longest / chunks >= fewestSteps);
   return counts.length > 1 && canBeChunked(book, shape) ? counts : [1];
 }
 

@@ -161,6 +161,7 @@ function layoutOf(
     stages,
     microBatches,
     chunks: way.chunks,
+    ...(way.shortestChunk !== undefined && { shortestChunk: way.shortestChunk }),
     schedule: way.schedule,
     weights: way.weights,
     recompute,

@@ -6,7 +6,7 @@
 import { incomingBytes } from "../cost/flow.ts";
 import type { Rates } from "../cost/node-work.ts";
 import { type BatchShape, shapeKey } from "../data/dataset.ts";
-import type { Layout } from "../layout/layout.ts";
+import { chunksOf, type Layout } from "../layout/layout.ts";
 import { evenParts } from "../partition/compile.ts";
 import type { Action, Schedule, StageEdge, Work } from "../schedule/action.ts";
 import { replay } from "../schedule/replay.ts";
@@ -176,10 +176,11 @@ interface Items {
   readonly joined: number;
 }
 
-function itemsOf(book: WorkBook, { microBatches, chunks, weights }: Layout, shape: BatchShape): Items {
+function itemsOf(book: WorkBook, layout: Layout, shape: BatchShape): Items {
+  const { microBatches, weights } = layout;
   const { time } = shape;
   const sizes = (size: number, parts: number) => evenParts(size, parts).map(([start, end]) => end - start);
-  const times = time === undefined ? [undefined] : sizes(time, chunks);
+  const times = time === undefined ? [undefined] : sizes(time, chunksOf(layout, time));
   const shapes = new Set<string>();
   const grid = sizes(shape.batch, microBatches).map((batch) =>
     times.map((steps) => {
