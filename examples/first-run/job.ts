@@ -8,7 +8,7 @@ import { adam, defineJob, nn, warmUp } from "paraxis";
 import { words } from "paraxis/node";
 
 const vocabulary = 10_000;
-const units = 128;
+const units = 192;
 
 export default defineJob({
   model: nn.sequential([

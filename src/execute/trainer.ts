@@ -30,6 +30,8 @@ export interface TrainerOptions {
   readonly seed: number;
   /** Has a device for each of the layout, in order. Not disposed by the trainer. */
   readonly cluster: Cluster;
+  /** Where an earlier trainer left off: steps done and the tensors that last; default: the beginning. */
+  readonly start?: { readonly steps: number; readonly tensors: ReadonlyMap<string, TensorBuffer> };
   /** Repeats a step that went wrong in order to find out where. */
   readonly engine: Engine;
 }
@@ -72,6 +74,12 @@ export class Trainer {
     const trainer = new Trainer(options, training, evaluation);
     await options.cluster.load(layout.devices.map((_, device) => trainer.#programsOf(device)));
     await options.cluster.write(trainer.#initialTensors());
+    if (options.start !== undefined) {
+      await options.cluster.write(
+        new Map([...options.start.tensors].map(([name, { data: values }]) => [name, values])),
+      );
+      trainer.#step = options.start.steps;
+    }
     return trainer;
   }
 

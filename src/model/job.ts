@@ -17,6 +17,8 @@ export interface Job {
   readonly initializer?: Initializer;
   /** Values that are not saved from forward to backward but computed again: none, all, or those of the named groups; default none. */
   readonly recompute?: "none" | "full" | readonly string[];
+  /** Devices of groups by hand, as MXNet's `group2ctx`: from group (or pattern with `*`) to device; default: placed automatically. */
+  readonly place?: { readonly [pattern: string]: string };
   /** How long to train where the command line does not say; default one epoch. */
   readonly epochs?: number;
   readonly steps?: number;

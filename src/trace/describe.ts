@@ -48,16 +48,20 @@ function busySentence({ devices, concurrency }: Statistics): string {
 const never = 0.01;
 const hardly = 0.1;
 
-function overlapSentence({ devices, histogram }: Statistics): string[] {
+function overlapSentence({ devices, histogram, overlap }: Statistics): string[] {
   if (devices.length < 2) return [];
   const any = histogram.slice(1).reduce((sum, share) => sum + share, 0);
   const several = histogram.slice(2).reduce((sum, share) => sum + share, 0);
   if (any === 0) return ["No device computed anything."];
   if (several / any < never)
     return ["These devices never compute at the same time: this is workload partitioning, not parallelism."];
-  if (several / any >= hardly) return [];
+  if (overlap < never)
+    return [
+      "But for the update, these devices never compute at the same time: this is workload partitioning, not parallelism.",
+    ];
+  if (overlap >= hardly) return [];
   return [
-    `Only ${percent(several / any)} of the computing time has two devices at work: ` +
+    `Only ${percent(overlap)} of the computing time has two devices at work: ` +
       "this is workload partitioning, hardly parallelism.",
   ];
 }

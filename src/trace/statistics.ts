@@ -37,6 +37,8 @@ export interface Statistics {
   readonly concurrency: number;
   /** `histogram[k]` is the share of time during which exactly k devices compute, k = 0 to all. */
   readonly histogram: readonly number[];
+  /** Of the time in which any device computes something else than the update, the share in which several do. */
+  readonly overlap: number;
 }
 
 /** Numbers about one training step: from its first event to its last. */
@@ -130,6 +132,11 @@ function measure(activity: readonly Activity[], window: IntervalSet): Statistics
     activity.map(({ computing }) => computing),
     window,
   );
+  const onItems = overlapHistogram(
+    activity.map(({ computing, phases }) => difference(computing, phases.U)),
+    window,
+  );
+  const several = onItems.slice(2).reduce((sum, time) => sum + time, 0);
   const work = times.reduce((sum, time, k) => sum + k * time, 0);
   const active = times.slice(1).reduce((sum, time) => sum + time, 0);
   return {
@@ -138,6 +145,7 @@ function measure(activity: readonly Activity[], window: IntervalSet): Statistics
     bubble: devices.reduce((sum, { idle }) => sum + idle, 0) / Math.max(devices.length, 1),
     concurrency: active > 0 ? work / active : 0,
     histogram: times.map((time) => (duration > 0 ? time / duration : 0)),
+    overlap: several > 0 ? several / (several + (onItems[1] ?? 0)) : 0,
   };
 }
 

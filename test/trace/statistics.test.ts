@@ -137,9 +137,20 @@ describe("plain words", () => {
     );
   });
 
-  test("a little overlap, such as a common update, is not called parallel", () => {
-    const events = [run(0, 0, 50), run(1, 50, 98), run(0, 98, 100, "U"), run(1, 98, 100, "U")];
-    expect(describeStatistics(traceStatistics(trace(2, events)))[2]).toBe(
+  test("a common update alone is not called parallel", () => {
+    const events = [run(0, 0, 50), run(1, 50, 90), run(0, 90, 100, "U"), run(1, 90, 100, "U")];
+    const statistics = traceStatistics(trace(2, events));
+    expect(statistics.whole.overlap).toBe(0);
+    expect(describeStatistics(statistics)[2]).toBe(
+      "But for the update, these devices never compute at the same time: this is workload partitioning, not parallelism.",
+    );
+  });
+
+  test("a little overlap is hardly called parallel", () => {
+    const events = [run(0, 0, 50), run(1, 48, 98), run(0, 98, 100, "U"), run(1, 98, 100, "U")];
+    const statistics = traceStatistics(trace(2, events));
+    expect(statistics.whole.overlap).toBeCloseTo(2 / 98, 12);
+    expect(describeStatistics(statistics)[2]).toBe(
       "Only 2 % of the computing time has two devices at work: this is workload partitioning, hardly parallelism.",
     );
   });

@@ -1,7 +1,16 @@
 /** What a person reads before and after a training run. */
 
-import type { StartEvent, TrainSummary } from "../train/events.ts";
-import { formatCount, formatDuration, formatValue, labelled, plural } from "./format.ts";
+import { textTable } from "../../base/text-table.ts";
+import type { PhaseSummary, StartEvent, TrainSummary } from "../train/events.ts";
+import {
+  formatBytes,
+  formatCount,
+  formatDuration,
+  formatPercent,
+  formatValue,
+  labelled,
+  plural,
+} from "./format.ts";
 
 /** What is going to be trained, on what, for how long. */
 export function describeStart(event: StartEvent): string {
@@ -18,6 +27,15 @@ export function describeStart(event: StartEvent): string {
       event.devices.map(({ name, threads }) => `${name} (${plural(threads, "thread")})`).join(", "),
     ],
   ];
+  if (event.stages.length > 1) {
+    rows.push(
+      ...event.stages.map(({ device, groups: held }, stage): [string, string] => [
+        `stage ${stage}`,
+        `${device}: ${shorten(held)}`,
+      ]),
+    );
+  }
+  rows.push(...event.reasons.map((reason, i): [string, string] => [i === 0 ? "layout" : "", reason]));
   if (runFolder !== undefined) rows.push(["run folder", runFolder]);
   return `Training ${event.job}\n\n${labelled(rows)}\n`;
 }
@@ -31,7 +49,46 @@ export function describeEnd(summary: TrainSummary, unit: StartEvent["unit"]): st
   const rows = lossRows(summary);
   if (parameters !== undefined) rows.push(["parameters", parameters]);
   if (runFolder !== undefined) rows.push(["metrics", `${runFolder}/metrics.jsonl`]);
-  return `${head}${speed}.\n\n${labelled(rows)}\n`;
+  if (summary.trace !== undefined) rows.push(["trace", `${summary.trace} (open it in ui.perfetto.dev)`]);
+  return `${head}${speed}.\n\n${labelled(rows)}\n${describePhases(summary.phases, unit)}`;
+}
+
+/** Who computed when: in words for one layout, side by side for several. */
+function describePhases(phases: readonly PhaseSummary[], unit: StartEvent["unit"]): string {
+  const done = phases.filter(({ steps }) => steps > 0);
+  const [first] = done;
+  if (first === undefined || first.devices.length < 2) return "";
+  const words = done.flatMap(({ name, sentences }) =>
+    sentences.map((sentence) => (done.length > 1 ? `${name}: ${sentence}` : sentence)),
+  );
+  const text = words.map((sentence) => `  ${sentence}`).join("\n");
+  return done.length === 1 ? `\n${text}\n` : `\n${comparison(done, unit)}\n\n${text}\n`;
+}
+
+function comparison(phases: readonly PhaseSummary[], unit: StartEvent["unit"]): string {
+  const [first] = phases as readonly [PhaseSummary, ...PhaseSummary[]];
+  const row = (label: string, show: (phase: PhaseSummary) => string) => [label, ...phases.map(show)];
+  const rows = [
+    row("steps", ({ steps }) => formatCount(steps)),
+    row(`${unit}/s`, ({ tokensPerSecond }) => formatCount(tokensPerSecond)),
+    row("times as fast", ({ tokensPerSecond }) => (tokensPerSecond / first.tokensPerSecond).toFixed(2)),
+    ...first.devices.map(({ name }, i) =>
+      row(`${name} computes`, ({ devices }) => formatPercent(devices[i]?.busy ?? 0)),
+    ),
+    row("devices at once", ({ concurrency }) => concurrency.toFixed(2)),
+    ...first.devices.map(({ name }, i) =>
+      row(`${name} memory`, ({ devices }) => formatBytes(devices[i]?.peakBytes ?? 0)),
+    ),
+  ];
+  const columns = ["", ...phases.map(({ name }) => name)].map((header, i) => ({
+    header,
+    align: i === 0 ? ("left" as const) : ("right" as const),
+  }));
+  return textTable(columns, rows)
+    .split("\n")
+    .map((line) => `  ${line}`)
+    .join("\n")
+    .trimEnd();
 }
 
 function lossRows({ training, validation, unigramPerplexity }: TrainSummary): [string, string][] {

@@ -1,6 +1,8 @@
 /** The command line: commands, options, help and exit codes; commander parses it. */
 
 import { Command, InvalidArgumentError, Option } from "commander";
+import type { WeightTiming } from "../../layout/layout.ts";
+import { scheduleKinds } from "../../schedule/schedule.ts";
 import { versions } from "../train/run-record.ts";
 import type { Terminal } from "./terminal.ts";
 import { type TrainCommandOptions, trainCommand } from "./train-command.ts";
@@ -33,6 +35,30 @@ function addTrain(program: Command, terminal: Terminal, finish: (code: number) =
     .option("--epochs <n>", "passes over the training data", positiveInteger)
     .option("--seed <n>", "seed of parameters, order of data and dropout (default: the job's, or 1)", integer)
     .option("--threads <n>", "threads that one operation may use (default: 1)", positiveInteger)
+    .option("--devices <list>", "devices to train on, such as cpu:2, cpu:2x4 (threads each), cpu:0,cpu:1")
+    .option("--place <rules>", "place groups by hand, such as embed=cpu:0,layer*=cpu:1 (default: balanced)")
+    .option("--layout <file>", "run exactly this layout document")
+    .option("--micro-batches <n>", "parts of the samples of a mini-batch (default: 1)", positiveInteger)
+    .option(
+      "--chunks <n>",
+      "parts of the time steps, for recurrent models (default: chosen)",
+      positiveInteger,
+    )
+    .addOption(
+      new Option("--schedule <name>", "order of work on the devices (default: chosen)").choices(
+        scheduleKinds,
+      ),
+    )
+    .addOption(
+      new Option("--weights <when>", "when gradients of weights are computed (default: chosen)").choices(
+        weightTimings,
+      ),
+    )
+    .option(
+      "--compare <n>",
+      "train the first n steps placed by count, one item at a time; show both",
+      positiveInteger,
+    )
     .addOption(
       new Option("--engine <name>", "what computes; the reference engine is exact, and very slow")
         .choices(["onnxruntime", "reference"])
@@ -61,13 +87,17 @@ function integer(text: string): number {
   throw new InvalidArgumentError("It must be a whole number.");
 }
 
+const weightTimings: readonly WeightTiming[] = ["fused", "per-item", "per-micro-batch", "deferred"];
+
 const programHelp = `
 A job file says what to train; paraxis trains it and leaves a folder in runs/ with
-metrics.jsonl (one line per step), model.safetensors, layout.json and run.json.
+metrics.jsonl (one line per step), model.safetensors, layout.json, run.json and
+trace.json (who computed when; open it in ui.perfetto.dev).
 
 Examples:
   paraxis train job.ts                       train for as long as the job says
   paraxis train job.ts --steps 100           only 100 steps
+  paraxis train job.ts --devices cpu:2       split over two devices, pipelined
   paraxis train --help                       all options of the command`;
 
 const trainHelp = `
@@ -94,4 +124,9 @@ Examples:
   paraxis train job.ts --epochs 2 --seed 7       two epochs with another seed
   paraxis train job.ts --threads 4               large layers, on four idle cores
   paraxis train job.ts --json --quiet > log      for programs
-  paraxis train job.ts --run-folder /tmp/runs    leave the files elsewhere`;
+  paraxis train job.ts --run-folder /tmp/runs    leave the files elsewhere
+  paraxis train job.ts --devices cpu:2 --compare 50
+                                                 is the pipeline worth it? show both
+  paraxis train job.ts --devices cpu:2 --place "embed=cpu:0,layer*=cpu:0,decode=cpu:1"
+  paraxis train job.ts --layout runs/latest/layout.json
+                                                 the same split as the last run`;

@@ -3,6 +3,7 @@
 import { basename, dirname, extname } from "node:path";
 import type { Job } from "../../model/job.ts";
 import type { EngineName } from "../devices/messages.ts";
+import type { LayoutOptions } from "../train/choose-layout.ts";
 import type { StartEvent, TrainEvent, TrainSummary } from "../train/events.ts";
 import type { TrainOptions } from "../train/plan-run.ts";
 import { TrainError, trainJob } from "../train/train-job.ts";
@@ -13,12 +14,13 @@ import { openProgress, type Progress, silentProgress } from "./progress.ts";
 import { stoppedByUser, type Terminal } from "./terminal.ts";
 
 /** The options of the command as they come from the command line. */
-export interface TrainCommandOptions {
+export interface TrainCommandOptions extends LayoutOptions {
   readonly steps?: number;
   readonly epochs?: number;
   readonly seed?: number;
   readonly threads?: number;
   readonly engine?: EngineName;
+  readonly compare?: number;
   readonly validation: boolean;
   readonly runFolder: string;
   readonly json?: boolean;

@@ -55,6 +55,10 @@ const fields: { readonly [K in keyof Required<Job>]: z.ZodType<unknown> } = {
       (Array.isArray(value) && value.every((group) => typeof group === "string")),
     '"none", "full" or a list of groups',
   ).optional(),
+  place: custom(
+    (value) => isRecord(value) && Object.values(value).every((device) => typeof device === "string"),
+    'a record from group to device, such as { embed: "cpu:0", "layer*": "cpu:1" }',
+  ).optional(),
   epochs: positiveInteger.optional(),
   steps: positiveInteger.optional(),
   seed: custom((value) => Number.isSafeInteger(value), "a whole number").optional(),

@@ -8,6 +8,10 @@ export interface StartEvent {
   readonly seed: number;
   readonly engine: string;
   readonly devices: readonly { readonly name: string; readonly threads: number }[];
+  /** Groups by stage, with the device of each. */
+  readonly stages: readonly { readonly device: string; readonly groups: readonly string[] }[];
+  /** Why this layout, where it was chosen; one sentence each. */
+  readonly reasons: readonly string[];
   /** In the order in which they compute. */
   readonly groups: readonly string[];
   /** Number of trained values. */
@@ -55,6 +59,26 @@ export interface EvaluationEvent {
   readonly seconds: number;
 }
 
+/** What was measured under one layout; shares and times are those of the last steps. */
+export interface PhaseSummary {
+  readonly name: string;
+  readonly steps: number;
+  readonly tokensPerSecond: number;
+  /** Median. */
+  readonly stepSeconds: number;
+  /** Average number of devices that compute at once. */
+  readonly concurrency: number;
+  readonly devices: readonly {
+    readonly name: string;
+    readonly busy: number;
+    readonly wait: number;
+    readonly communication: number;
+    readonly peakBytes: number;
+  }[];
+  /** The same in plain words. */
+  readonly sentences: readonly string[];
+}
+
 /** How a run ended and what it left. */
 export interface TrainSummary {
   readonly reason: "finished" | "stopped";
@@ -72,6 +96,10 @@ export interface TrainSummary {
   readonly runFolder?: string;
   /** Path of the trained parameters. */
   readonly parameters?: string;
+  /** One entry for each layout that was used, in turn. */
+  readonly phases: readonly PhaseSummary[];
+  /** Path of the trace of the last steps, for Perfetto. */
+  readonly trace?: string;
 }
 
 export interface LossSummary {

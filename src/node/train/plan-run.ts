@@ -2,14 +2,15 @@
 
 import { UserError } from "../../base/errors.ts";
 import type { BatchShape, DataSet } from "../../data/dataset.ts";
-import { type Layout, oneDevice } from "../../layout/layout.ts";
+import type { Layout } from "../../layout/layout.ts";
 import { buildForward } from "../../model/forward.ts";
 import type { Job } from "../../model/job.ts";
 import { type CompileSource, groupsOf } from "../../partition/compile.ts";
 import type { EngineName } from "../devices/messages.ts";
+import { chooseLayout, type LayoutOptions, naiveLayout } from "./choose-layout.ts";
 
 /** Choices that override the job's or that the job does not make. */
-export interface TrainOptions {
+export interface TrainOptions extends LayoutOptions {
   /** Steps to do; the job's own `steps` and `epochs` are then ignored. */
   readonly steps?: number;
   /** Passes over the training data; the job's own `steps` and `epochs` are then ignored. With `steps`, what comes first ends the run. */
@@ -19,6 +20,8 @@ export interface TrainOptions {
   readonly threads?: number;
   /** Default "onnxruntime". */
   readonly engine?: EngineName;
+  /** Steps to do first with the groups placed by count and one item at a time, to see what streaming brings; default 0. */
+  readonly compare?: number;
   /** Whether to validate after each epoch and at the end; default true. */
   readonly validation?: boolean;
   /** Folder in which the run's own folder is made; default "runs"; false for no files at all. */
@@ -33,11 +36,22 @@ export interface TrainOptions {
   readonly signal?: AbortSignal;
 }
 
+/** Steps that are done under one layout. */
+export interface RunPhase {
+  readonly name: string;
+  readonly layout: Layout;
+  /** The step after which the next phase begins. */
+  readonly until: number;
+}
+
 export interface RunPlan {
   readonly source: CompileSource;
   readonly data: DataSet;
   readonly groups: readonly string[];
+  /** The layout that was asked for or chosen. */
   readonly layout: Layout;
+  readonly reasons: readonly string[];
+  readonly phases: readonly RunPhase[];
   readonly seed: number;
   readonly engine: EngineName;
   readonly name: string;
@@ -58,17 +72,44 @@ export function planRun(job: Job, data: DataSet, options: TrainOptions): RunPlan
   };
   const groups = groupsIn(source, data.shapes[0] as BatchShape);
   checkRecompute(job, groups);
+  const { layout, reasons } = chooseLayout({
+    source,
+    shapes: data.shapes,
+    options,
+    ...(job.place && { place: job.place }),
+    recompute: job.recompute ?? "none",
+    threads: options.threads ?? 1,
+  });
+  const steps = stepsOf(job, data, options);
   return {
     source,
     data,
     groups,
-    layout: { ...oneDevice(groups, options.threads ?? 1), recompute: job.recompute ?? "none" },
+    layout,
+    reasons,
+    phases: phasesOf(layout, groups, steps, options.compare ?? 0),
     seed: options.seed ?? job.seed ?? 1,
     engine: options.engine ?? "onnxruntime",
     name: job.name ?? options.name ?? "job",
-    steps: stepsOf(job, data, options),
+    steps,
     validates: options.validation ?? true,
   };
+}
+
+function phasesOf(
+  layout: Layout,
+  groups: readonly string[],
+  steps: number,
+  compare: number,
+): readonly RunPhase[] {
+  if (compare === 0) return [{ name: layout.schedule, layout, until: steps }];
+  if (layout.devices.length === 1) {
+    throw new UserError("cannot compare placements on one device; give more, for example --devices cpu:2");
+  }
+  return [
+    { name: "naive", layout: naiveLayout(layout, groups), until: Math.min(compare, steps) },
+    { name: layout.schedule === "naive" ? "as placed" : "pipelined", layout, until: steps },
+  ];
 }
 
 function groupsIn(source: CompileSource, shape: BatchShape): readonly string[] {
@@ -80,12 +121,14 @@ function groupsIn(source: CompileSource, shape: BatchShape): readonly string[] {
 }
 
 function checkOptions(options: TrainOptions): void {
-  const problems = (["steps", "epochs", "threads"] as const).flatMap((name) => {
-    const value = options[name];
-    return value === undefined || (Number.isSafeInteger(value) && value > 0)
-      ? []
-      : [`${name} must be a positive whole number, got ${value}`];
-  });
+  const problems = (["steps", "epochs", "threads", "compare", "microBatches", "chunks"] as const).flatMap(
+    (name) => {
+      const value = options[name];
+      return value === undefined || (Number.isSafeInteger(value) && value > 0)
+        ? []
+        : [`${name} must be a positive whole number, got ${value}`];
+    },
+  );
   if (options.seed !== undefined && !Number.isSafeInteger(options.seed)) {
     problems.push(`seed must be a whole number, got ${options.seed}`);
   }

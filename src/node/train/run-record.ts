@@ -4,14 +4,17 @@
  *     run.json            at the start, and again with the outcome at the end
  *     layout.json         at the start
  *     metrics.jsonl       a line after every step and evaluation
+ *     trace.json          at the end: the last steps under each layout, for Perfetto
  *     model.safetensors   at the end, also after Ctrl-C and after a loss that is not finite
  */
 
+import { writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { availableParallelism, cpus, release, totalmem, type } from "node:os";
 import type { TensorData } from "../../data/dataset.ts";
 import type { Trainer } from "../../execute/trainer.ts";
 import type { Layout } from "../../layout/layout.ts";
+import { type NamedTrace, printChromeTrace, toChromeTrace } from "../../trace/chrome.ts";
 import { RunFolder } from "../files/run-folder.ts";
 import { writeSafetensors } from "../files/safetensors.ts";
 import type { EvaluationEvent, StartEvent, StepEvent, TrainSummary } from "./events.ts";
@@ -79,6 +82,13 @@ export class RunRecord implements AsyncDisposable {
       tensors: Object.fromEntries(tensors),
       metadata: { step: `${trainer.steps}`, seed: `${seed}`, job: name },
     });
+    return path;
+  }
+
+  /** Writes the traces, one process of the picture for each, and returns the path. */
+  async saveTrace(runs: readonly NamedTrace[]): Promise<string> {
+    const path = this.#folder.file("trace.json");
+    await writeFile(path, printChromeTrace(toChromeTrace(runs)));
     return path;
   }
 

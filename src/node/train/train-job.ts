@@ -7,7 +7,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Batch } from "../../data/dataset.ts";
 import { NonFiniteError } from "../../execute/non-finite.ts";
-import { Trainer } from "../../execute/trainer.ts";
+import type { Trainer } from "../../execute/trainer.ts";
 import type { Job } from "../../model/job.ts";
 import { awaitData, checkJob } from "./check-job.ts";
 import type {
@@ -18,8 +18,9 @@ import type {
   TrainListener,
   TrainSummary,
 } from "./events.ts";
-import { openCluster, openEngine } from "./open-cluster.ts";
-import { planRun, type RunPlan, type TrainOptions } from "./plan-run.ts";
+import { PhaseRecorder } from "./phase-recorder.ts";
+import { planRun, type RunPhase, type RunPlan, type TrainOptions } from "./plan-run.ts";
+import { RunDevices } from "./run-devices.ts";
 import { RunRecord } from "./run-record.ts";
 
 /** A run that ended early, with what it left behind. */
@@ -57,15 +58,12 @@ export async function trainJob(
 ): Promise<TrainSummary> {
   const job = checkJob(given);
   const plan = planRun(job, await awaitData(job.data), options);
-  const { source, data, layout, seed } = plan;
-  await using engine = openEngine(plan.engine, layout.devices[0]?.threads ?? 1);
-  await using cluster = openCluster(layout, plan.engine, engine);
-  const trainer = await Trainer.create({ source, data, layout, seed, cluster, engine });
   await using record = options.runs === false ? undefined : await openRecord(plan, options);
-  const start = startEvent(job, plan, trainer, record);
+  await using devices = await RunDevices.open(plan, plan.phases[0] as RunPhase);
+  const start = startEvent(job, plan, devices.trainer, record);
   await record?.start(start);
   listener(start);
-  return await new Session({ plan, trainer, record, start, listener, signal: options.signal }).run();
+  return await new Session({ plan, devices, record, start, listener, signal: options.signal }).run();
 }
 
 function openRecord(plan: RunPlan, { runs, jobFile, command }: TrainOptions): Promise<RunRecord> {
@@ -91,6 +89,8 @@ function startEvent(job: Job, plan: RunPlan, trainer: Trainer, record: RunRecord
     seed: plan.seed,
     engine: plan.engine,
     devices: plan.layout.devices,
+    stages: plan.layout.stages,
+    reasons: plan.reasons,
     groups: plan.groups,
     parameters: trainer.parameterCount,
     loss: typeof job.loss === "string" ? job.loss : "a function of the job",
@@ -109,7 +109,7 @@ const lastSteps = 50;
 
 interface SessionParts {
   readonly plan: RunPlan;
-  readonly trainer: Trainer;
+  readonly devices: RunDevices;
   readonly record: RunRecord | undefined;
   readonly start: StartEvent;
   readonly listener: TrainListener;
@@ -119,19 +119,23 @@ interface SessionParts {
 class Session {
   readonly #parts: SessionParts;
   readonly #last: StepEvent[] = [];
+  readonly #phases: PhaseRecorder[] = [];
   #tokens = 0;
   #seconds = 0;
   #validation: EvaluationEvent | undefined;
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
+    this.#phases.push(this.#recorder(parts.plan.phases[0] as RunPhase));
   }
 
   async run(): Promise<TrainSummary> {
     try {
       await this.#train();
-      const parameters = await this.#parts.record?.saveModel(this.#parts.trainer);
-      const summary = this.#summary(parameters);
+      const parameters = await this.#parts.record?.saveModel(this.#trainer);
+      const traces = this.#phases.map((phase) => ({ name: phase.name, trace: phase.trace() }));
+      const trace = await this.#parts.record?.saveTrace(traces);
+      const summary = this.#summary(parameters, trace);
       await this.#parts.record?.end(this.#parts.start, summary);
       this.#parts.listener({ kind: "end", ...summary });
       return summary;
@@ -143,25 +147,45 @@ class Session {
   /** All epochs; a new one only begins where steps are left. */
   async #train(): Promise<void> {
     const { data, seed, steps } = this.#parts.plan;
-    for (let epoch = 1; this.#parts.trainer.steps < steps && !this.#isStopped; epoch++) {
+    for (let epoch = 1; this.#trainer.steps < steps && !this.#isStopped; epoch++) {
       for await (const batch of data.training(seed, epoch - 1)) {
         // Signals and timers are only served between turns of the event loop.
         await nextTurn();
-        if (this.#isStopped || this.#parts.trainer.steps >= steps) break;
+        if (this.#isStopped || this.#trainer.steps >= steps) break;
+        await this.#enterPhase();
         await this.#step(batch, epoch);
       }
       if (this.#parts.plan.validates && !this.#isStopped) await this.#evaluate(epoch);
     }
   }
 
+  /** Goes on under the next layout where the phase is over. */
+  async #enterPhase(): Promise<void> {
+    const { plan, devices } = this.#parts;
+    const phase = plan.phases.find(({ until }) => this.#trainer.steps < until);
+    if (phase === undefined || phase === plan.phases[this.#phases.length - 1]) return;
+    await devices.change(phase);
+    this.#phases.push(this.#recorder(phase));
+  }
+
+  #recorder({ name, layout }: RunPhase): PhaseRecorder {
+    return new PhaseRecorder(name, layout, this.#trainer.compiled);
+  }
+
+  get #trainer(): Trainer {
+    return this.#parts.devices.trainer;
+  }
+
   async #step(batch: Batch, epoch: number): Promise<void> {
     const before = performance.now();
-    const { loss, gradientNorm, rate, targets } = await this.#parts.trainer.step(batch);
+    const result = await this.#trainer.step(batch);
+    const { loss, gradientNorm, rate, targets } = result;
     const seconds = (performance.now() - before) / 1000;
     const tokens = batch.tokens ?? batch.samples;
+    this.#phases.at(-1)?.add(result, this.#trainer.steps, tokens, seconds);
     const event: StepEvent = {
       kind: "step",
-      step: this.#parts.trainer.steps,
+      step: this.#trainer.steps,
       epoch,
       ...this.#lossSummary(loss),
       gradientNorm,
@@ -181,13 +205,13 @@ class Session {
 
   async #evaluate(epoch: number): Promise<void> {
     const before = performance.now();
-    const { loss, targets } = await this.#parts.trainer.evaluate(
+    const { loss, targets } = await this.#trainer.evaluate(
       this.#untilStopped(this.#parts.plan.data.validation()),
     );
     if (this.#isStopped || targets === 0) return;
     const event: EvaluationEvent = {
       kind: "evaluation",
-      step: this.#parts.trainer.steps,
+      step: this.#trainer.steps,
       epoch,
       ...this.#lossSummary(loss),
       targets,
@@ -214,13 +238,13 @@ class Session {
     return this.#parts.plan.source.loss === "cross-entropy" ? { loss, perplexity: Math.exp(loss) } : { loss };
   }
 
-  #summary(parameters: string | undefined): TrainSummary {
+  #summary(parameters: string | undefined, trace: string | undefined): TrainSummary {
     const [tokens, seconds, validation] = [this.#tokens, this.#seconds, this.#validation];
     const { unigramPerplexity } = this.#parts.plan.data;
     return {
       reason: this.#isStopped ? "stopped" : "finished",
-      steps: this.#parts.trainer.steps,
-      epochs: this.#parts.trainer.steps / this.#parts.plan.data.batchesPerEpoch,
+      steps: this.#trainer.steps,
+      epochs: this.#trainer.steps / this.#parts.plan.data.batchesPerEpoch,
       ...this.#trainingSummary(),
       ...(validation && { validation: this.#lossSummary(validation.loss) }),
       ...(unigramPerplexity !== undefined && { unigramPerplexity }),
@@ -229,6 +253,8 @@ class Session {
       tokensPerSecond: seconds === 0 ? 0 : tokens / seconds,
       ...(this.#parts.record && { runFolder: this.#parts.record.path }),
       ...(parameters !== undefined && { parameters }),
+      phases: this.#phases.map((phase) => phase.summary()),
+      ...(trace !== undefined && { trace }),
     };
   }
 
@@ -241,7 +267,8 @@ class Session {
 
   /** The error to throw; the parameters are saved where they are known to be good. */
   async #failure(cause: Error): Promise<TrainError> {
-    const { record, start, trainer } = this.#parts;
+    const { record, start } = this.#parts;
+    const trainer = this.#trainer;
     let parameters: string | undefined;
     try {
       if (cause instanceof NonFiniteError) parameters = await record?.saveModel(trainer);

@@ -1,0 +1,71 @@
+/** Measures a phase of a run: the steps that were done under one layout. */
+
+import { type StepTrace, traceStep } from "../../execute/step-trace.ts";
+import type { StepResult } from "../../execute/trainer.ts";
+import type { Layout } from "../../layout/layout.ts";
+import type { CompiledStep } from "../../partition/compile.ts";
+import { describeStatistics } from "../../trace/describe.ts";
+import { traceStatistics } from "../../trace/statistics.ts";
+import type { Trace } from "../../trace/trace.ts";
+import type { PhaseSummary } from "./events.ts";
+
+/** Steps of which a phase keeps the trace: the last ones, when everything has warmed up. */
+const tracedSteps = 20;
+
+export class PhaseRecorder {
+  readonly name: string;
+  readonly #layout: Layout;
+  readonly #compiled: ReadonlyMap<string, CompiledStep>;
+  readonly #last: { readonly result: StepResult; readonly step: number }[] = [];
+  #steps = 0;
+  #tokens = 0;
+  #seconds = 0;
+
+  constructor(name: string, layout: Layout, compiled: ReadonlyMap<string, CompiledStep>) {
+    this.name = name;
+    this.#layout = layout;
+    this.#compiled = compiled;
+  }
+
+  add(result: StepResult, step: number, tokens: number, seconds: number): void {
+    this.#steps++;
+    this.#tokens += tokens;
+    this.#seconds += seconds;
+    this.#last.push({ result, step });
+    if (this.#last.length > tracedSteps) this.#last.shift();
+  }
+
+  /** The trace of the last steps. */
+  trace(): Trace {
+    const parts = this.#last.map(
+      ({ result, step }): StepTrace =>
+        traceStep(this.#compiled.get(result.program)?.programs ?? [], result.times, step),
+    );
+    return {
+      origin: "measured",
+      devices: this.#layout.devices.map(({ name }) => name),
+      events: parts.flatMap(({ events }) => events),
+      memory: parts.flatMap(({ memory }) => memory),
+    };
+  }
+
+  summary(): PhaseSummary {
+    const statistics = traceStatistics(this.trace());
+    const { whole } = statistics;
+    return {
+      name: this.name,
+      steps: this.#steps,
+      tokensPerSecond: this.#seconds === 0 ? 0 : this.#tokens / this.#seconds,
+      stepSeconds: statistics.stepTime,
+      concurrency: whole.concurrency,
+      devices: whole.devices.map(({ name, busy, wait, communication, peakBytes }) => ({
+        name,
+        busy,
+        wait,
+        communication,
+        peakBytes,
+      })),
+      sentences: this.#steps === 0 ? [] : describeStatistics(statistics),
+    };
+  }
+}
