@@ -24,7 +24,7 @@ export type ModelFunction = (inputs: { readonly [name: string]: Tensor }) => Ten
 export type Model = Pick<Layer, "layer"> | ModelFunction;
 
 /** The group of operations that no layer with a group contains. */
-export const outermostGroup = "model";
+const outermostGroup = "model";
 
 /** Makes a layer: `build` is called with the input, the builder and the layer's name, inside the layer's group. */
 export function defineLayer(

@@ -18,7 +18,7 @@ export interface BranchProblem {
 }
 
 /** More assignments than these are not tried. */
-export const mostAssignments = 20_000;
+const mostAssignments = 20_000;
 
 /** An assignment: the index of the device of each unit. */
 export type Assignment = readonly number[];

@@ -146,7 +146,7 @@ export function totalBytes({ lasting, activations }: DeviceMemory): number {
 }
 
 /** Pairs of stages between which values flow forward. */
-export function stageEdges(
+function stageEdges(
   flows: readonly { readonly from: string; readonly to: string; readonly phase: string }[],
   stageOf: (group: string) => number,
 ): readonly StageEdge[] {

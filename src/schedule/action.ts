@@ -97,7 +97,7 @@ export function rulesOf(work: Work): Rules {
 }
 
 /** The edges of `work`, written out when they are only implied by the chain. */
-export function edgesOf(work: Pick<Work, "stages" | "edges">): readonly StageEdge[] {
+function edgesOf(work: Pick<Work, "stages" | "edges">): readonly StageEdge[] {
   return work.edges ?? Array.from({ length: Math.max(work.stages - 1, 0) }, (_, s): StageEdge => [s, s + 1]);
 }
 

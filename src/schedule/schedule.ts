@@ -64,7 +64,7 @@ export function schedule(spec: ScheduleSpec): Schedule {
 }
 
 /** The device of each stage of `spec`. */
-export function placementOf(spec: Pick<ScheduleSpec, "stages" | "devices" | "placement">): readonly number[] {
+function placementOf(spec: Pick<ScheduleSpec, "stages" | "devices" | "placement">): readonly number[] {
   return spec.placement ?? Array.from({ length: spec.stages }, (_, stage) => stage % spec.devices);
 }
 

@@ -43,7 +43,7 @@ export function receive(
   };
 }
 
-export function wait(device: number, start: number, end: number): TraceEvent {
+function wait(device: number, start: number, end: number): TraceEvent {
   return { device, stream: "compute", kind: "wait", step: 0, start, end };
 }
 
