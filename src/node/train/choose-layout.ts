@@ -83,7 +83,8 @@ export function naiveLayout(layout: Layout, groups: readonly string[]): Layout {
 }
 
 function readLayout(path: string, { source, shapes, options, place }: LayoutRequest): Layout {
-  const { layout: _, ...others } = options;
+  const { devices, place: rules, microBatches, chunks, schedule, weights } = options;
+  const others = { devices, place: rules, microBatches, chunks, schedule, weights };
   const given = Object.entries(others).flatMap(([name, value]) => (value === undefined ? [] : [name]));
   const excluded = place === undefined ? given : [...given, "place (of the job)"];
   if (excluded.length > 0) {
