@@ -15,7 +15,8 @@ import type { Program } from "../program/program.ts";
 import { assertPrograms } from "../program/verify.ts";
 import { allActions, type Schedule } from "../schedule/action.ts";
 import { schedule } from "../schedule/schedule.ts";
-import { type ItemSlice, type PartitionSource, partition } from "./partition.ts";
+import { partition } from "./partition.ts";
+import type { ItemSlice, PartitionSource } from "./source.ts";
 
 export interface CompileSource extends ModelSource {
   readonly optimizer: Optimizer;

@@ -11,8 +11,8 @@ import type { BufferKind, ItemId } from "../program/program.ts";
 import type { Weights } from "../schedule/action.ts";
 import type { DeviceWriter } from "./device-writer.ts";
 import { type ItemPlan, segmentsOf } from "./item-plan.ts";
-import type { PartitionSource } from "./partition.ts";
 import type { Segment } from "./segments.ts";
+import type { PartitionSource } from "./source.ts";
 import { moreRows, stackRows } from "./stack-rows.ts";
 
 export class ItemBuffers {

@@ -11,8 +11,8 @@ import type { DeviceWriter } from "./device-writer.ts";
 import { ItemBuffers } from "./item-buffers.ts";
 import { type ItemPlan, planItem, segmentsOf } from "./item-plan.ts";
 import type { Mail } from "./mail.ts";
-import type { ItemSlice, PartitionSource } from "./partition.ts";
 import type { Segment } from "./segments.ts";
+import type { ItemSlice, PartitionSource } from "./source.ts";
 import { type Target, TargetGraphs } from "./target-graph.ts";
 
 export class ItemWriter {

@@ -4,38 +4,14 @@
  * elsewhere. Any value may go from any stage to any other: skip connections, several tensors, tied parameters.
  */
 
-import type { TrainingStep } from "../autodiff/training-step.ts";
 import { invariant } from "../base/errors.ts";
-import type { InputSpec } from "../data/dataset.ts";
-import type { Graph } from "../graph/graph.ts";
 import type { Program } from "../program/program.ts";
-import { type Action, piecesOf, type Schedule, type Weights } from "../schedule/action.ts";
+import { type Action, piecesOf, type Weights } from "../schedule/action.ts";
 import { DeviceWriter } from "./device-writer.ts";
 import { ItemWriter } from "./item-writer.ts";
 import { Mail } from "./mail.ts";
+import type { PartitionSource } from "./source.ts";
 import { UpdateWriter } from "./update-writer.ts";
-
-/** One item of the mini-batch: which of the steps' graphs it uses, and the samples and time steps it covers (from, to). */
-export interface ItemSlice {
-  readonly step: number;
-  readonly batch: readonly [number, number];
-  readonly time: readonly [number, number];
-}
-
-/** A training step, or for evaluation one without the update. */
-export type PartitionStep = Pick<TrainingStep, "item" | "states" | "gradients"> & { readonly update?: Graph };
-
-export interface PartitionSource {
-  /** One step for each distinct item shape; they differ in shapes only. */
-  readonly steps: readonly PartitionStep[];
-  /** Items by micro-batch and chunk. */
-  readonly items: readonly (readonly ItemSlice[])[];
-  readonly schedule: Schedule;
-  readonly weights: Weights;
-  readonly inputs: readonly InputSpec[];
-  readonly stageOf: (group: string) => number;
-  readonly deviceOf: (stage: number) => number;
-}
 
 /** The programs of all devices, by device; as many as the schedule has. */
 export function partition(source: PartitionSource): readonly Program[] {

@@ -13,8 +13,8 @@ import type { TensorType } from "../graph/shape.ts";
 import type { BufferKind, BufferSpec } from "../program/program.ts";
 import type { DeviceWriter } from "./device-writer.ts";
 import type { Mail } from "./mail.ts";
-import type { PartitionSource } from "./partition.ts";
 import { cutSegments, type Segment } from "./segments.ts";
+import type { PartitionSource } from "./source.ts";
 import { type Target, TargetGraphs } from "./target-graph.ts";
 
 /** Marks the places of what the norm depends on. */

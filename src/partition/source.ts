@@ -1,0 +1,28 @@
+/** What the partitioner works from. */
+
+import type { TrainingStep } from "../autodiff/training-step.ts";
+import type { InputSpec } from "../data/dataset.ts";
+import type { Graph } from "../graph/graph.ts";
+import type { Schedule, Weights } from "../schedule/action.ts";
+
+/** One item of the mini-batch: which of the steps' graphs it uses, and the samples and time steps it covers (from, to). */
+export interface ItemSlice {
+  readonly step: number;
+  readonly batch: readonly [number, number];
+  readonly time: readonly [number, number];
+}
+
+/** A training step, or for evaluation one without the update. */
+export type PartitionStep = Pick<TrainingStep, "item" | "states" | "gradients"> & { readonly update?: Graph };
+
+export interface PartitionSource {
+  /** One step for each distinct item shape; they differ in shapes only. */
+  readonly steps: readonly PartitionStep[];
+  /** Items by micro-batch and chunk. */
+  readonly items: readonly (readonly ItemSlice[])[];
+  readonly schedule: Schedule;
+  readonly weights: Weights;
+  readonly inputs: readonly InputSpec[];
+  readonly stageOf: (group: string) => number;
+  readonly deviceOf: (stage: number) => number;
+}
