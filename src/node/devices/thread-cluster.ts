@@ -11,9 +11,7 @@
  * nothing moves any more, the watchdog says where every device stands and what it waits for.
  */
 
-import { createRequire } from "node:module";
-import { pathToFileURL } from "node:url";
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
 import { UserError } from "../../base/errors.ts";
 import type { Cluster } from "../../execute/cluster.ts";
 import type { StepInput, StepOutput } from "../../execute/device.ts";
@@ -24,7 +22,8 @@ import { channelPlan } from "../../program/channels.ts";
 import { awaitedMessage, locateInstruction } from "../../program/locate.ts";
 import type { Program } from "../../program/program.ts";
 import { abortThreadWorld, createThreadWorld, type ThreadWorld } from "../transport/threads.ts";
-import type { Answer, DeviceSetup, EngineName, Fault, Request } from "./messages.ts";
+import type { Answer, EngineName, Fault, Request } from "./messages.ts";
+import { workerStarter } from "./start-worker.ts";
 
 export interface ThreadClusterOptions {
   readonly devices: readonly LayoutDevice[];
@@ -68,6 +67,7 @@ class ThreadCluster implements Cluster {
     this.#progress = new Int32Array(new SharedArrayBuffer(8 * options.devices.length)).fill(-1);
     this.#waiting = options.devices.map(() => undefined);
     const epoch = process.hrtime.bigint();
+    const startWorker = workerStarter();
     this.#workers = options.devices.map(({ threads }, device) => {
       const { engine, fault } = options;
       const progress = this.#progress;
@@ -200,17 +200,4 @@ class ThreadCluster implements Cluster {
     const program = programs[Atomics.load(this.#progress, 2 * device)];
     return { program, instruction: Atomics.load(this.#progress, 2 * device + 1) };
   }
-}
-
-/** Starts the thread from the built file, or from its TypeScript source where this file is one itself. */
-function startWorker(setup: DeviceSetup): Worker {
-  if (!import.meta.url.endsWith(".ts"))
-    return new Worker(new URL("./device-worker.js", import.meta.url), { workerData: setup });
-  const tsx = new URL(
-    "./dist/esm/api/index.mjs",
-    pathToFileURL(createRequire(import.meta.url).resolve("tsx/package.json")),
-  ).href;
-  const source = new URL("./device-worker.ts", import.meta.url).href;
-  const code = `import(${JSON.stringify(tsx)}).then(({ register }) => { register(); return import(${JSON.stringify(source)}); });`;
-  return new Worker(code, { eval: true, workerData: setup });
 }

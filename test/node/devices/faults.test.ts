@@ -7,6 +7,7 @@ import { referenceEngine } from "../../../src/execute/reference-engine.ts";
 import { Trainer } from "../../../src/execute/trainer.ts";
 import { type Layout, oneDevice } from "../../../src/layout/layout.ts";
 import type { Fault } from "../../../src/node/devices/messages.ts";
+import { workerStarter } from "../../../src/node/devices/start-worker.ts";
 import { DeviceError, threadCluster } from "../../../src/node/devices/thread-cluster.ts";
 import { compileTraining } from "../../../src/partition/compile.ts";
 import type { Instruction, Program } from "../../../src/program/program.ts";
@@ -40,7 +41,9 @@ function watch(worker: Worker): void {
   worker.once("exit", () => alive.delete(worker));
 }
 
-beforeAll(() => {
+beforeAll(async () => {
+  workerStarter(); // The bundler has a thread of its own, which stays; it is announced a tick later.
+  await new Promise((resolve) => setTimeout(resolve));
   process.on("worker", watch);
 });
 
