@@ -2,8 +2,9 @@
 
 import type { TypedArray } from "../graph/dtype.ts";
 import type { Program } from "../program/program.ts";
-import type { StepInput, StepOutput } from "./device.ts";
+import type { StepOutput } from "./device.ts";
 import type { TensorBuffer } from "./engine.ts";
+import type { StepInput } from "./feed.ts";
 
 export interface Cluster extends AsyncDisposable {
   /** Loads the programs of every device, by device and key; once, before anything else. */

@@ -3,10 +3,9 @@
  * schedules; the program says everything.
  */
 
-import { invariant, UserError } from "../base/errors.ts";
-import type { TensorData } from "../data/dataset.ts";
+import { invariant } from "../base/errors.ts";
 import { allocate, elementBytes, type TypedArray } from "../graph/dtype.ts";
-import { showType, sizeOf, stridesOf, type TensorType } from "../graph/shape.ts";
+import { showType, sizeOf, type TensorType } from "../graph/shape.ts";
 import { locateInstruction } from "../program/locate.ts";
 import { planMemory } from "../program/memory.ts";
 import {
@@ -17,7 +16,8 @@ import {
   type Program,
 } from "../program/program.ts";
 import type { Engine, Kernel, TensorBuffer } from "./engine.ts";
-import type { Transfer, Transport } from "./transport.ts";
+import { feed, fill, type NamedBuffer, type StepInput } from "./feed.ts";
+import type { Inlet, Transfer, Transport } from "./transport.ts";
 
 export interface DeviceOptions {
   readonly engine: Engine;
@@ -29,13 +29,6 @@ export interface DeviceOptions {
   readonly now: () => number;
   /** Called before every instruction with the program's key and the instruction's index, and waited for if it returns a promise. */
   readonly onInstruction?: (program: string, index: number) => void | Promise<void>;
-}
-
-/** What one step needs from outside. */
-export interface StepInput {
-  /** The whole mini-batch, by input name. */
-  readonly data: { readonly [name: string]: TensorData };
-  readonly scalars: { readonly [name: string]: number };
 }
 
 export interface StepOutput {
@@ -61,11 +54,6 @@ interface Loaded {
   readonly saved: readonly { readonly data: TypedArray; readonly before: TypedArray }[];
 }
 
-interface NamedBuffer {
-  readonly name: string;
-  readonly data: TypedArray;
-}
-
 /** An instruction ready to run; false ends the program. */
 type Step = () => boolean | undefined | Promise<void>;
 
@@ -76,6 +64,8 @@ export class Device {
   readonly #shared = new Map<string, TensorBuffer>();
   /** Transfers under way, by the buffer they read: one for each device that it goes to. */
   readonly #sending = new Map<number, Transfer[]>();
+  /** Messages that kernels read in the sender's memory, by buffer. */
+  readonly #arrived = new Map<number, Inlet>();
   #arena = new ArrayBuffer(0);
 
   constructor(options: DeviceOptions) {
@@ -94,12 +84,13 @@ export class Device {
     this.#arena = new ArrayBuffer(Math.max(0, ...[...plans.values()].map(({ arenaBytes }) => arenaBytes)));
     for (const [key, program] of programs) {
       const offsets = plans.get(key)?.offsets ?? new Map<number, number>();
-      const buffers = this.#place(program, offsets);
+      const inlets = this.#directInlets(program);
+      const buffers = this.#place(program, offsets, inlets);
       const kernels = await Promise.all(
         program.kernels.map((segment) => this.#options.engine.prepare(segment)),
       );
       const steps = program.instructions.map((instruction) =>
-        this.#prepare(instruction, program, buffers, kernels),
+        this.#prepare(instruction, program, buffers, kernels, inlets),
       );
       this.#loaded.set(key, {
         program,
@@ -170,6 +161,7 @@ export class Device {
       }
       times[2 * i + 1] = now();
     }
+    for (const buffer of [...this.#arrived.keys()]) this.#release(buffer);
     try {
       for (const buffer of [...this.#sending.keys()]) await this.#finish(buffer);
     } catch (error) {
@@ -183,6 +175,7 @@ export class Device {
     program: Program,
     buffers: readonly TensorBuffer[],
     kernels: readonly Kernel[],
+    inlets: ReadonlyMap<number, Inlet>,
   ): Step {
     const of = (id: number) => buffers[id] as TensorBuffer;
     switch (instruction.kind) {
@@ -196,10 +189,11 @@ export class Device {
       case "send": {
         const { buffer, to, tag } = instruction;
         const [bytes, label] = [bytesOf(of(buffer)), program.buffers[buffer]?.name];
+        const owner = program.buffers[buffer]?.view?.of ?? buffer;
         return () => {
           const transfer = this.#transport.send(to, tag, bytes, label);
-          const others = this.#sending.get(buffer);
-          if (others === undefined) this.#sending.set(buffer, [transfer]);
+          const others = this.#sending.get(owner);
+          if (others === undefined) this.#sending.set(owner, [transfer]);
           else others.push(transfer);
           return undefined;
         };
@@ -207,20 +201,52 @@ export class Device {
       case "receive": {
         const { buffer, from, tag } = instruction;
         const [bytes, label] = [bytesOf(of(buffer)), program.buffers[buffer]?.name];
-        return () =>
-          this.#transport.receive(from, tag, bytes, label).wait(this.#options.deadline) as
-            | Promise<void>
-            | undefined;
+        const inlet = inlets.get(buffer);
+        const { deadline } = this.#options;
+        if (inlet === undefined)
+          return () =>
+            this.#transport.receive(from, tag, bytes, label).wait(deadline) as Promise<void> | undefined;
+        return () => {
+          this.#arrived.set(buffer, inlet);
+          return inlet.arrive(bytes.length, label).wait(deadline) as Promise<void> | undefined;
+        };
       }
       case "guard": {
         const { data } = of(instruction.buffer);
         return () => Number.isFinite(Number(data[0]));
       }
       case "free":
-        return () => (this.#sending.has(instruction.buffer) ? this.#finish(instruction.buffer) : undefined);
+        return () => {
+          this.#release(instruction.buffer);
+          return this.#sending.has(instruction.buffer) ? this.#finish(instruction.buffer) : undefined;
+        };
       default:
         return instruction satisfies never;
     }
+  }
+
+  /**
+   * The channels whose messages kernels can read where the sender wrote them, by the buffer that receives; a buffer that is rows of
+   * another must be copied into place.
+   */
+  #directInlets(program: Program): ReadonlyMap<number, Inlet> {
+    const inlets = new Map<number, Inlet>();
+    for (const instruction of program.instructions) {
+      if (instruction.kind !== "receive") continue;
+      const { kind, view } = program.buffers[instruction.buffer] as BufferSpec;
+      const inlet = this.#transport.inlet(instruction.from, instruction.tag);
+      if (kind === "activation" && view === undefined && inlet.direct && inlet.slots === 1)
+        inlets.set(instruction.buffer, inlet);
+    }
+    return inlets;
+  }
+
+  /** Gives the memory of a message back to its sender. */
+  #release(buffer: number): void {
+    const inlet = this.#arrived.get(buffer);
+    if (inlet === undefined) return;
+    this.#arrived.delete(buffer);
+    inlet.release(0);
   }
 
   async #finish(buffer: number): Promise<void> {
@@ -235,7 +261,11 @@ export class Device {
     return transport;
   }
 
-  #place(program: Program, offsets: ReadonlyMap<number, number>): readonly TensorBuffer[] {
+  #place(
+    program: Program,
+    offsets: ReadonlyMap<number, number>,
+    inlets: ReadonlyMap<number, Inlet>,
+  ): readonly TensorBuffer[] {
     const placed: TensorBuffer[] = [];
     const place = (id: number): TensorBuffer => {
       const spec = program.buffers[id] as BufferSpec;
@@ -243,7 +273,7 @@ export class Device {
       if (known !== undefined) return known;
       const buffer =
         spec.view === undefined
-          ? this.#own(spec, offsets.get(id))
+          ? (slotOf(inlets.get(id), spec.type) ?? this.#own(spec, offsets.get(id)))
           : rowsOf(place(spec.view.of), spec.type, spec.view.row);
       placed[id] = buffer;
       return buffer;
@@ -267,6 +297,13 @@ export class Device {
   }
 }
 
+/** The memory of a channel's only slot as a tensor. */
+function slotOf(inlet: Inlet | undefined, type: TensorType): TensorBuffer | undefined {
+  if (inlet === undefined) return undefined;
+  const { buffer, byteOffset } = inlet.buffer(0);
+  return { type, data: allocate(type.dtype, sizeOf(type.shape), buffer as ArrayBuffer, byteOffset) };
+}
+
 function located(program: Program, index: number, cause: Error): InstructionError {
   return new InstructionError(`${locateInstruction(program, index)}: ${cause.message}`, { cause });
 }
@@ -287,42 +324,6 @@ function copy(from: TypedArray, to: TypedArray): void {
   (to as Float32Array).set(from as Float32Array);
 }
 
-/** Copies the step's data and scalars into their buffers. */
-function feed({ program, buffers, scalars: wanted }: Loaded, { data, scalars }: StepInput): void {
-  for (const { buffer, input, start } of program.feeds) {
-    const whole = data[input];
-    if (whole === undefined)
-      throw new UserError(`the batch has no input "${input}"; it has ${Object.keys(data).join(", ")}`);
-    copyBlock(whole, start, buffers[buffer] as TensorBuffer);
-  }
-  for (const { name, data: scalar } of wanted) {
-    const value = scalars[name];
-    invariant(value !== undefined, `scalar "${name}" was not given`);
-    fill(scalar, value);
-  }
-}
-
-/** Copies the block of `whole` that begins at `start` and has the shape of `part`, run by run of contiguous elements. */
-function copyBlock(whole: TensorData, start: readonly number[], part: TensorBuffer): void {
-  const { shape } = part.type;
-  if (shape.length !== whole.shape.length || whole.dtype !== part.type.dtype) {
-    throw new UserError(`a batch holds ${showType(whole)}, the program expects ${showType(part.type)}`);
-  }
-  const strides = stridesOf(whole.shape);
-  const partStrides = stridesOf(shape);
-  const contiguous = shape.findLastIndex((size, dim) => size !== whole.shape[dim]);
-  const run =
-    contiguous < 0 ? part.data.length : (partStrides[contiguous] as number) * (shape[contiguous] as number);
-  for (let at = 0; at < part.data.length; at += run) {
-    let from = 0;
-    for (let dim = 0; dim < shape.length; dim++) {
-      const index = Math.floor(at / (partStrides[dim] as number)) % (shape[dim] as number);
-      from += ((start[dim] ?? 0) + index) * (strides[dim] as number);
-    }
-    (part.data as Float32Array).set((whole.data as Float32Array).subarray(from, from + run), at);
-  }
-}
-
 function rowsOf({ data, type }: TensorBuffer, part: TensorType, row: number): TensorBuffer {
   const width = sizeOf(type.shape.slice(1));
   const offset = data.byteOffset + row * width * elementBytes(type.dtype);
@@ -331,9 +332,4 @@ function rowsOf({ data, type }: TensorBuffer, part: TensorType, row: number): Te
 
 function bytesOf({ data }: TensorBuffer): Uint8Array {
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-}
-
-function fill(data: TypedArray, value: number): void {
-  if (data instanceof BigInt64Array) data.fill(BigInt(value));
-  else data.fill(value);
 }

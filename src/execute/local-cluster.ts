@@ -5,8 +5,9 @@ import { allocate, type TypedArray } from "../graph/dtype.ts";
 import { showType } from "../graph/shape.ts";
 import type { Program } from "../program/program.ts";
 import type { Cluster } from "./cluster.ts";
-import { Device, type DeviceOptions, type StepInput, type StepOutput } from "./device.ts";
+import { Device, type DeviceOptions, type StepOutput } from "./device.ts";
 import type { Engine, TensorBuffer } from "./engine.ts";
+import type { StepInput } from "./feed.ts";
 import { type Transport, TransportAborted } from "./transport.ts";
 
 export interface LocalClusterOptions extends Omit<DeviceOptions, "transport"> {

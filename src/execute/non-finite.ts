@@ -8,8 +8,8 @@ import type { Graph, Node } from "../graph/graph.ts";
 import { showType, sizeOf, type TensorType } from "../graph/shape.ts";
 import { buildForward } from "../model/forward.ts";
 import type { CompileSource } from "../partition/compile.ts";
-import type { StepInput } from "./device.ts";
 import type { Engine, TensorBuffer } from "./engine.ts";
+import type { StepInput } from "./feed.ts";
 
 /** The loss or the gradient of a step is NaN or infinite; where the gradient is, nothing that lasts was changed by the step. */
 export class NonFiniteError extends Error {

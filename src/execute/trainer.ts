@@ -19,8 +19,8 @@ import {
 } from "../partition/compile.ts";
 import type { Program } from "../program/program.ts";
 import type { Cluster } from "./cluster.ts";
-import type { StepInput } from "./device.ts";
 import type { Engine, TensorBuffer } from "./engine.ts";
+import type { StepInput } from "./feed.ts";
 import { findNonFinite, NonFiniteError } from "./non-finite.ts";
 
 export interface TrainerOptions {

@@ -1,7 +1,8 @@
 /** What the coordinator and the worker thread of a device say to each other. */
 
-import type { StepInput, StepOutput } from "../../execute/device.ts";
+import type { StepOutput } from "../../execute/device.ts";
 import type { TensorBuffer } from "../../execute/engine.ts";
+import type { StepInput } from "../../execute/feed.ts";
 import type { TypedArray } from "../../graph/dtype.ts";
 import type { Program } from "../../program/program.ts";
 import type { ThreadWorld } from "../transport/threads.ts";

@@ -14,8 +14,9 @@
 import type { Worker } from "node:worker_threads";
 import { UserError } from "../../base/errors.ts";
 import type { Cluster } from "../../execute/cluster.ts";
-import type { StepInput, StepOutput } from "../../execute/device.ts";
+import type { StepOutput } from "../../execute/device.ts";
 import type { TensorBuffer } from "../../execute/engine.ts";
+import type { StepInput } from "../../execute/feed.ts";
 import type { TypedArray } from "../../graph/dtype.ts";
 import type { LayoutDevice } from "../../layout/layout.ts";
 import { channelPlan } from "../../program/channels.ts";
