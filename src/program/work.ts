@@ -5,7 +5,7 @@
 
 import { faultAt, faultOf, type ProgramFault, placeOf } from "./fault.ts";
 import { guardsOf } from "./messages.ts";
-import type { ItemId, Program, Run } from "./program.ts";
+import { type Instruction, type ItemId, type Program, type Run, readsOf, writesOf } from "./program.ts";
 
 /** Everything done twice, or for some items only, or by the wrong device. */
 export function workFaults(programs: readonly Program[]): ProgramFault[] {
@@ -96,20 +96,32 @@ function unevenItems(program: Program, items: readonly string[]): ProgramFault[]
   });
 }
 
-/** For each buffer that is made of views, the items that write its rows. */
-function itemsByOwner({ buffers, instructions }: Program): ReadonlyMap<number, ReadonlySet<string>> {
-  const items = new Map<number, Set<string>>();
-  for (const instruction of instructions) {
-    if (instruction.kind !== "run" && instruction.kind !== "receive") continue;
-    if (instruction.item === undefined) continue;
-    const written = instruction.kind === "run" ? instruction.outputs : [instruction.buffer];
-    for (const buffer of written) {
-      const owner = buffers[buffer]?.view?.of;
-      if (owner !== undefined)
-        items.set(owner, (items.get(owner) ?? new Set<string>()).add(showItem(instruction.item)));
-    }
+/** For each buffer that is made of views, the items that write its rows; what a run without an item makes of them is of the same items. */
+function itemsByOwner(program: Program): ReadonlyMap<number, ReadonlySet<string>> {
+  const known = new Map<number, ReadonlySet<string>>();
+  for (const instruction of program.instructions) {
+    const { owners, items } = rowsWritten(program, instruction, known);
+    for (const owner of owners) known.set(owner, new Set([...(known.get(owner) ?? []), ...items]));
   }
-  return items;
+  return known;
+}
+
+/** The buffers of several items that an instruction writes to, and the items of what it writes. */
+function rowsWritten(
+  { buffers }: Program,
+  instruction: Instruction,
+  known: ReadonlyMap<number, ReadonlySet<string>>,
+): { readonly owners: readonly number[]; readonly items: readonly string[] } {
+  if (instruction.kind !== "run" && instruction.kind !== "receive") return { owners: [], items: [] };
+  const { item } = instruction;
+  if (item !== undefined) {
+    const owners = writesOf(instruction).flatMap((buffer) => buffers[buffer]?.view?.of ?? []);
+    return { owners, items: [showItem(item)] };
+  }
+  return {
+    owners: writesOf(instruction).filter((buffer) => buffers[buffer]?.kind === "activation"),
+    items: readsOf(instruction).flatMap((buffer) => [...(known.get(buffer) ?? [])]),
+  };
 }
 
 /** The most frequent number; of several the largest. */

@@ -610,6 +610,23 @@ test("the programs of an evaluation are proved", () => {
   }
 });
 
+test("weight gradients that one micro-batch lacks are noticed, though no run of them names an item", () => {
+  const joined = choices().filter(
+    ({ model, weights, microBatches, chunks }) =>
+      model === "tied" && weights === "per-micro-batch" && microBatches > 1 && chunks > 1,
+  );
+  expect(joined.length).toBeGreaterThan(0);
+  for (const programs of joined.map(realPrograms)) {
+    for (const [device, program] of programs.entries()) {
+      for (const [index, instruction] of program.instructions.entries()) {
+        if (instruction.kind !== "run" || instruction.phase !== "W") continue;
+        const instructions = program.instructions.toSpliced(index, 1);
+        expect(messagesOf(programs.with(device, { ...program, instructions }))).not.toEqual([]);
+      }
+    }
+  }
+});
+
 test("removing or repeating any one instruction of proved programs is noticed", () => {
   const proved = choices()
     .filter(({ stages, microBatches }) => stages.length === 2 && microBatches > 1)
