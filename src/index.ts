@@ -48,6 +48,7 @@ export type { Shape, TensorType } from "./graph/shape.ts";
 export type { Scope, Tensor } from "./graph/tensor.ts";
 export { parseGraph, printGraph } from "./graph/text.ts";
 export { verifyGraph } from "./graph/verify.ts";
+export type { LayoutModel } from "./layout/check.ts";
 export {
   type Layout,
   type LayoutDevice,
@@ -56,6 +57,8 @@ export {
   type ScheduleName,
   type WeightTiming,
 } from "./layout/layout.ts";
+export { type LayoutCheck, parseLayout, printLayout } from "./layout/parse.ts";
+export { type HandPlacement, type PlaceRule, parseDevices, parsePlace, placeByHand } from "./layout/place.ts";
 export { buildForward, type ForwardGraph, type ModelSource } from "./model/forward.ts";
 export {
   gaussian,
@@ -90,11 +93,16 @@ export {
   compileTraining,
   groupsOf,
 } from "./partition/compile.ts";
+export type { PlanDevice } from "./plan/balance.ts";
+export { checkLayout, layoutChecks, layoutModel } from "./plan/check-layout.ts";
+export { choosePipeline, type PipelineChoice, type PipelineRequest } from "./plan/pipeline.ts";
+export type { ProgramFault } from "./program/fault.ts";
 export { type MemoryPlan, planMemory } from "./program/memory.ts";
 export { parsePrograms } from "./program/parse.ts";
 export type { BufferKind, BufferSpec, Instruction, ItemId, Program } from "./program/program.ts";
 export { type ProgramCosts, type ProgramReplay, replayPrograms } from "./program/replay.ts";
 export { printPrograms } from "./program/text.ts";
+export { assertPrograms, verifyPrograms } from "./program/verify.ts";
 export type { Action, Schedule, Work } from "./schedule/action.ts";
 export { type Replay, type ReplayCosts, replay as replaySchedule, uniformCosts } from "./schedule/replay.ts";
 export { type ScheduleKind, type ScheduleSpec, schedule, scheduleKinds } from "./schedule/schedule.ts";

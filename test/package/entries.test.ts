@@ -21,14 +21,16 @@ function typesOf(entry: string): string[] {
 test("the core exports exactly these values", () => {
   expect(Object.keys(core).toSorted()).toEqual(
     names(`
-      GraphBuilder NonFiniteError Trainer UserError adam adamW arrays buildForward charactersFromText
-      compileEvaluation compileTraining cosineRate decodeTokens defineJob defineLayer describeStatistics
-      differentiate encodeTokens evaluateGraph gaussian groupsOf ignoredTarget initialize kaiming localCluster
-      nn nullEngine oneDevice ones ops parseChromeTrace parseGraph parsePrograms parseSchedule parseVocabulary
-      peakItems planMemory printChromeTrace printGraph printPrograms printSchedule rateAt recompute
-      referenceEngine renderStep renderTimeline replayPrograms replaySchedule schedule scheduleKinds
-      seriesFromTable sgd shapeKey sliceWeightGradients stepRate toChromeTrace traceProblems traceStatistics
-      trainingStep uniformCosts uniformWithin verifyGraph verifySchedule warmUp wordsFromText xavier zeros
+      GraphBuilder NonFiniteError Trainer UserError adam adamW arrays assertPrograms buildForward
+      charactersFromText checkLayout choosePipeline compileEvaluation compileTraining cosineRate decodeTokens
+      defineJob defineLayer describeStatistics differentiate encodeTokens evaluateGraph gaussian groupsOf
+      ignoredTarget initialize kaiming layoutChecks layoutModel localCluster nn nullEngine oneDevice ones ops
+      parseChromeTrace parseDevices parseGraph parseLayout parsePlace parsePrograms parseSchedule
+      parseVocabulary peakItems placeByHand planMemory printChromeTrace printGraph printLayout printPrograms
+      printSchedule rateAt recompute referenceEngine renderStep renderTimeline replayPrograms replaySchedule
+      schedule scheduleKinds seriesFromTable sgd shapeKey sliceWeightGradients stepRate toChromeTrace
+      traceProblems traceStatistics trainingStep uniformCosts uniformWithin verifyGraph verifyPrograms
+      verifySchedule warmUp wordsFromText xavier zeros
     `),
   );
 });
@@ -64,13 +66,15 @@ test("the entries export exactly these types", () => {
     names(`
       Action AdamOptions ArraysOptions Batch BatchShape BoundKernel BufferKind BufferSpec CharactersOptions
       Cluster ColumnScale CompileSource CompiledStep DType DataSet Dense Derivative DimSpec Engine ForwardGraph
-      GradientOutput Graph GraphInput GraphOutput Initializer InputRole InputSpec Instruction ItemId Job Kernel
-      Layer LayerOptions Layout LayoutDevice LayoutStage LocalClusterOptions Loss LossFunction MemoryPlan Model
-      ModelBuilder ModelOptions ModelSource NamedTrace Node Op OpKind Optimizer ParameterSpec Phase Program
-      ProgramCosts ProgramReplay Rate Replay ReplayCosts Schedule ScheduleKind ScheduleName ScheduleProblem
-      ScheduleSpec Scope Seed SeriesDataSet SeriesOptions SgdOptions Shape StateSpec StepInput StepOptions
-      StepOutput StepResult Table Tensor TensorBuffer TensorData TensorType TimelineOptions Trace TraceEvent
-      TraceStatistics TrainerOptions TrainingStep TypedArray Update Vocabulary WeightTiming WordsOptions Work
+      GradientOutput Graph GraphInput GraphOutput HandPlacement Initializer InputRole InputSpec Instruction
+      ItemId Job Kernel Layer LayerOptions Layout LayoutCheck LayoutDevice LayoutModel LayoutStage
+      LocalClusterOptions Loss LossFunction MemoryPlan Model ModelBuilder ModelOptions ModelSource NamedTrace
+      Node Op OpKind Optimizer ParameterSpec Phase PipelineChoice PipelineRequest PlaceRule PlanDevice Program
+      ProgramCosts ProgramFault ProgramReplay Rate Replay ReplayCosts Schedule ScheduleKind ScheduleName
+      ScheduleProblem ScheduleSpec Scope Seed SeriesDataSet SeriesOptions SgdOptions Shape StateSpec StepInput
+      StepOptions StepOutput StepResult Table Tensor TensorBuffer TensorData TensorType TimelineOptions Trace
+      TraceEvent TraceStatistics TrainerOptions TrainingStep TypedArray Update Vocabulary WeightTiming
+      WordsOptions Work
     `),
   );
   expect(typesOf("node.ts")).toEqual(
