@@ -1,0 +1,139 @@
+/** The messages that the page on layouts shows are those that come, and no other. */
+
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import { UserError } from "../../src/base/errors.ts";
+import type { Flow } from "../../src/cost/flow.ts";
+import { type LayoutModel, modelProblems } from "../../src/layout/check.ts";
+import type { Layout } from "../../src/layout/layout.ts";
+import { parseLayout } from "../../src/layout/parse.ts";
+import { parseDevices, parsePlace, placeByHand } from "../../src/layout/place.ts";
+import { scheduleProblems } from "../../src/plan/check-layout.ts";
+import { root } from "./pages.ts";
+
+const page = readFileSync(`${root}docs/guide/layouts.md`, "utf8");
+const example = JSON.parse(/```json\n([\s\S]*?)```/.exec(page)?.[1] ?? "null") as Layout;
+const [first, second] = example.stages as [Layout["stages"][0], Layout["stages"][0]];
+const groups = example.stages.flatMap((stage) => stage.groups);
+const flow: Flow = {
+  from: "embed",
+  to: "layer0",
+  value: "%1",
+  bytes: 128_000,
+  phase: "F",
+  tensor: "gather f32[8,20,200]",
+};
+const shapes = [8, 16, 24, 32, 60].map((time) => ({ batch: 20, time }));
+const lstm: LayoutModel = { groups, shapes, flows: [flow] };
+
+/** The rows of the section with this bold title. */
+function shown(title: string): readonly string[] {
+  const section = page.split(`**${title}**`)[1]?.split("\n**")[0] ?? "";
+  return [...section.matchAll(/^\| `(.+?)` \|/gm)].map(([, message]) => message as string);
+}
+
+function problemsOf(run: () => unknown): readonly string[] {
+  try {
+    run();
+  } catch (error) {
+    if (error instanceof UserError) return error.problems;
+    throw error;
+  }
+  return [];
+}
+
+function refused(faulty: unknown, model = lstm): readonly string[] {
+  const check = (layout: Layout) => modelProblems(layout, model);
+  return problemsOf(() => parseLayout(JSON.stringify(faulty), check, scheduleProblems));
+}
+
+const faultyBy = (changes: object, model?: LayoutModel) => refused({ ...example, ...changes }, model);
+const threeStages = [
+  { device: "cpu:0", groups: first.groups.slice(0, 3) },
+  { device: "cpu:1", groups: first.groups.slice(3) },
+  { device: "cpu:0", groups: second.groups },
+];
+const crossed = [
+  { ...first, device: "cpu:1" },
+  { ...second, device: "cpu:0" },
+];
+
+test("the example is accepted by the model that it is for", () => {
+  expect(refused(example)).toEqual([]);
+});
+
+test("the document by itself", () => {
+  const [zero, one] = example.devices;
+  const faults = [
+    faultyBy({ version: 2 }),
+    faultyBy({ mesh: {} }),
+    refused([]),
+    faultyBy({ devices: "cpu:2" }),
+    faultyBy({ devices: [{ ...zero, threads: 0 }, one] }),
+    faultyBy({ stages: [{ ...first, device: 0 }, second] }),
+    faultyBy({ schedule: "2f2b" }),
+    faultyBy({ weights: "late" }),
+    faultyBy({ recompute: "some" }),
+    faultyBy({ devices: [] }).slice(0, 1),
+    faultyBy({ devices: [zero, zero], stages: [first, { ...second, device: "cpu:0" }] }),
+    faultyBy({ devices: [zero, one, { name: "cpu:2", threads: 1 }] }),
+    faultyBy({ devices: [zero], stages: [] }).filter((problem) => problem.startsWith("stages")),
+    faultyBy({ stages: [first, second, { ...second, device: "cpu:7", groups: [] }] }).slice(2),
+    faultyBy({ stages: [first, { ...second, device: "cpu:7" }] }).filter((problem) =>
+      /unknown/.test(problem),
+    ),
+    faultyBy({ stages: [first, { ...second, groups: [] }] }),
+    faultyBy({ stages: [first, { ...second, groups: ["layer5", ...second.groups] }] }),
+  ];
+  expect(faults.flat()).toEqual(shown("The document by itself"));
+});
+
+test("the document and the model", () => {
+  const { shortestChunk: _, ...unlimited } = example;
+  const single = [...groups, "layer8"].map((group) => ({ device: "cpu:0", groups: [group] }));
+  const late = { ...first, groups: first.groups.filter((group) => group !== "embed") };
+  const faults = [
+    faultyBy({ stages: [first, { ...second, groups: ["layer6", "layer7", "decoder"] }] }),
+    faultyBy({ devices: example.devices.slice(0, 1), stages: single }).slice(0, 1),
+    faultyBy({ recompute: ["layer9"] }),
+    faultyBy({ stages: [late, { ...second, groups: ["embed", ...second.groups] }] }),
+    faultyBy({ microBatches: 21 }),
+    refused({ ...unlimited, chunks: 9 }),
+    faultyBy({}, { ...lstm, shapes: [{ batch: 20 }] }),
+  ];
+  expect(faults.flat()).toEqual(shown("The document and the model"));
+});
+
+test("the document and its schedule", () => {
+  const faults = [
+    faultyBy({ schedule: "naive", weights: "fused" }),
+    faultyBy({ schedule: "naive", chunks: 1 }),
+    faultyBy({ schedule: "zero-bubble-h1" }),
+    faultyBy({ schedule: "1f1b", stages: threeStages }),
+    faultyBy({ schedule: "1f1b", stages: crossed }),
+    faultyBy({ schedule: "interleaved-1f1b", stages: threeStages }),
+    faultyBy({ schedule: "interleaved-1f1b", stages: crossed }).slice(0, 1),
+    faultyBy({ schedule: "interleaved-1f1b" }),
+  ];
+  expect(faults.flat()).toEqual(shown("The document and its schedule"));
+});
+
+test("the command line", () => {
+  const names = ["embed", "layer0", "decode"];
+  const place = (rules: string, edges = [{ from: "embed", to: "layer0" }]) =>
+    problemsOf(() => placeByHand(names, edges, parsePlace(rules), parseDevices("cpu:2")));
+  const turns = [
+    { from: "embed", to: "layer0" },
+    { from: "layer0", to: "embed" },
+  ];
+  const faults = [
+    ...["two", "cpu:0,cpu:0", "cpu:2x0", "cpu:9999"].map((text) => problemsOf(() => parseDevices(text))),
+    place("embed"),
+    place("*=cpu:0,decode=cpu:1,embed=cpu:5"),
+    place("*=cpu:0,decode=cpu:1,encoder=cpu:0"),
+    place("embed=cpu:0").slice(0, 1),
+    place("*=cpu:0"),
+    place("*=cpu:0,embed=cpu:1", turns),
+  ];
+  expect(faults.flat()).toEqual(shown("The command line"));
+});
