@@ -2,7 +2,7 @@
  * One training step as two graphs: F, B and W of one item, which is run for every item of the mini-batch, and U, which is run once.
  *
  *     item    data, parameters, state ──► loss, new state, grad:<parameter>      (summed over the items)
- *     update  parameters, grad:<parameter>, optimizer state ──► new parameters, new optimizer state, norm
+ *     update  parameters, grad:<parameter>, optimizer state, loss ──► new parameters, new optimizer state, norm
  */
 
 import { GraphBuilder } from "../graph/builder.ts";
@@ -19,7 +19,7 @@ import { withoutDeadNodes } from "./slice.ts";
 
 /** Output of the update graph: the global norm of the gradient before clipping. */
 export const normOutput = "norm";
-/** Output of the update graph: what every gradient is multiplied by; not finite when the gradient is not. */
+/** Output of the update graph: what every gradient is multiplied by; not finite when the gradient or the loss is not. */
 export const scaleOutput = "scale";
 /** As in PyTorch's clip_grad_norm_. */
 const clipEpsilon = 1e-6;
@@ -102,7 +102,8 @@ function updateGraph(
     trained.map(({ parameter, gradient }) => ({ group: parameter.group, gradient })),
   );
   builder.output(normOutput, norm);
-  const scale = gradientScale(builder, first.parameter.group, norm, optimizer.clipNorm);
+  const loss = builder.input(lossOutput, "data", { dtype: norm.dtype, shape: [] });
+  const scale = gradientScale(builder, first.parameter.group, { norm, loss, limit: optimizer.clipNorm });
   builder.output(scaleOutput, scale);
   for (const { parameter, tensor, gradient } of trained) {
     within(parameter.group, () => {
@@ -147,11 +148,15 @@ function globalNorm(
   );
 }
 
-/** min(1, limit / (norm + ε)) + 0·norm: the clipping factor, made NaN by a norm that is not finite. */
-function gradientScale(builder: GraphBuilder, home: string, norm: Tensor, limit: number | undefined): Tensor {
+/** min(1, limit / (norm + ε)) + 0·norm + 0·loss: the clipping factor, made NaN by a norm or a loss that is not finite. */
+function gradientScale(
+  builder: GraphBuilder,
+  home: string,
+  { norm, loss, limit }: { readonly norm: Tensor; readonly loss: Tensor; readonly limit: number | undefined },
+): Tensor {
   return builder.within({ group: home, phase: "U" }, () => {
     const one = constant(builder, norm.dtype, [], 1);
-    const poison = mul(norm, scalar(norm, 0));
+    const poison = add(mul(norm, scalar(norm, 0)), mul(loss, scalar(loss, 0)));
     if (limit === undefined) return add(one, poison);
     return add(minimum(div(scalar(norm, limit), add(norm, scalar(norm, clipEpsilon))), one), poison);
   });

@@ -11,7 +11,7 @@ import type { CompileSource } from "../partition/compile.ts";
 import type { Engine, TensorBuffer } from "./engine.ts";
 import type { StepInput } from "./feed.ts";
 
-/** The loss or the gradient of a step is NaN or infinite; where the gradient is, nothing that lasts was changed by the step. */
+/** The loss or the gradient of a step is NaN or infinite; nothing that lasts was changed by the step. */
 export class NonFiniteError extends Error {
   override readonly name: string = "NonFiniteError";
   /** Counted from 1. */
@@ -19,10 +19,9 @@ export class NonFiniteError extends Error {
 
   constructor(step: number, loss: number, gradientNorm: number, origin: string | undefined) {
     const where = origin === undefined ? "" : `; the first tensor that is not finite is ${origin}`;
-    const parameters = Number.isFinite(gradientNorm)
-      ? "the gradient was applied to the parameters"
-      : "the parameters are those before this step";
-    super(`step ${step}: the loss is ${loss} and the gradient's norm ${gradientNorm}${where}; ${parameters}`);
+    super(
+      `step ${step}: the loss is ${loss} and the gradient's norm ${gradientNorm}${where}; the parameters are those before this step`,
+    );
     this.step = step;
   }
 }

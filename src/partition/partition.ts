@@ -24,8 +24,8 @@ export function partition(source: PartitionSource): readonly Program[] {
   }
   const [first] = source.steps;
   invariant(first !== undefined, "at least one step");
-  if (first.update !== undefined)
-    new UpdateWriter(first.update, first.gradients, source, writers, mail).write();
+  const { update } = first;
+  if (update !== undefined) new UpdateWriter({ ...first, update }, source, writers, mail).write();
   return writers.map((writer) => writer.build());
 }
 

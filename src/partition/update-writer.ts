@@ -1,15 +1,15 @@
 /**
- * Writes phase U, once after all items: gradients that arose elsewhere (tied parameters) go to the owner, the devices' shares of the
- * norm to one device and the clipping factor back, and new values of parameters to the devices that use a copy.
+ * Writes phase U, once after all items: gradients that arose elsewhere (tied parameters) go to the owner, the loss and the devices'
+ * shares of the norm to one device and the clipping factor back, and new values of parameters to the devices that use a copy.
  *
  *     device 0 | norm part ─────► norm, scale ─┬─► guard, update ─► copy ─┐
  *     device 1 | norm part ─────┘              └─► guard, update           └─► (after its guard)
  */
 
-import type { GradientOutput } from "../autodiff/differentiate.ts";
-import { normOutput, scaleOutput } from "../autodiff/training-step.ts";
+import { normOutput, scaleOutput, type TrainingStep } from "../autodiff/training-step.ts";
 import type { Graph, GraphInput, Node, ValueId } from "../graph/graph.ts";
 import type { TensorType } from "../graph/shape.ts";
+import { lossOutput } from "../model/forward.ts";
 import type { BufferKind, BufferSpec } from "../program/program.ts";
 import type { DeviceWriter } from "./device-writer.ts";
 import type { Mail } from "./mail.ts";
@@ -46,8 +46,7 @@ export class UpdateWriter {
   readonly #users = new Map<ValueId, Set<number>>();
 
   constructor(
-    update: Graph,
-    gradients: readonly GradientOutput[],
+    { item, update, gradients }: Pick<TrainingStep, "item" | "update" | "gradients">,
     placement: Placement,
     writers: readonly DeviceWriter[],
     mail: Mail,
@@ -66,7 +65,7 @@ export class UpdateWriter {
       ...segments.filter(({ place }) => place.endsWith(isBefore)),
       ...segments.filter(({ place }) => !place.endsWith(isBefore)),
     ];
-    for (const { output, group } of gradients) {
+    for (const { output, group } of [...gradients, ...lossMaker(item)]) {
       this.#makers.set(
         update.inputs.findIndex(({ name }) => name === output),
         placement.deviceOf(placement.stageOf(group)),
@@ -125,7 +124,7 @@ export class UpdateWriter {
   /** The buffer of a value, received if it is made elsewhere. */
   #input(writer: DeviceWriter, value: ValueId): number {
     const from = this.#makers.get(value);
-    const spec = this.#specOf(value);
+    const spec = this.#specOf(value, writer.device);
     const buffer = writer.buffer(spec);
     if (from !== undefined && from !== writer.device)
       this.#mail.receive(from, writer.device, buffer, spec.name);
@@ -148,7 +147,7 @@ export class UpdateWriter {
       if (input !== undefined) return [{ name: output.name, type, kind: kindOf(input) }];
       return output.name === normOutput ? [{ name: output.name, type, kind: "result" }] : [];
     });
-    const own = this.#users.has(value) ? [this.#specOf(value)] : [];
+    const own = this.#users.has(value) ? [this.#specOf(value, writer.device)] : [];
     return [...own, ...lasting].map((spec) => ({ position, buffer: writer.buffer(spec), accumulate: false }));
   }
 
@@ -156,7 +155,7 @@ export class UpdateWriter {
   #send(value: ValueId): void {
     const from = this.#makers.get(value);
     if (from === undefined) return;
-    const spec = this.#specOf(value);
+    const spec = this.#specOf(value, from);
     for (const to of this.#users.get(value) ?? []) {
       if (to !== from)
         this.#mail.send(from, to, (this.#writers[from] as DeviceWriter).buffer(spec), spec.name);
@@ -185,17 +184,29 @@ export class UpdateWriter {
     });
   }
 
-  #specOf(value: ValueId): BufferSpec {
+  /** The loss is a result of the device that computes it, and passes through others. */
+  #specOf(value: ValueId, device: number): BufferSpec {
     const type = this.#update.types[value] as TensorType;
     const input = this.#update.inputs[value];
-    return input === undefined
-      ? { name: `U%${value}`, type, kind: "activation" }
-      : { name: input.name, type, kind: kindOf(input) };
+    if (input === undefined) return { name: `U%${value}`, type, kind: "activation" };
+    const { name } = input;
+    if (name !== lossOutput) return { name, type, kind: kindOf(input) };
+    return { name, type, kind: this.#makers.get(value) === device ? "result" : "activation" };
   }
 
   #deviceOf(segment: Segment): number {
     return this.#placement.deviceOf(this.#placement.stageOf(segment.group));
   }
+}
+
+/** The group in which the loss arises, as for a gradient. */
+function lossMaker({
+  nodes,
+  outputs,
+}: Graph): readonly { readonly output: string; readonly group: string }[] {
+  const loss = outputs.find(({ name }) => name === lossOutput);
+  const node = nodes.find((candidate) => loss !== undefined && candidate.outputs.includes(loss.value));
+  return node === undefined ? [] : [{ output: lossOutput, group: node.group }];
 }
 
 /** The nodes that `value` depends on. */

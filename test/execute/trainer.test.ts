@@ -3,12 +3,15 @@
 import { describe, expect, test } from "vitest";
 import { trainingStep } from "../../src/autodiff/training-step.ts";
 import { deriveKey } from "../../src/base/random.ts";
-import type { Batch } from "../../src/data/dataset.ts";
+import type { Batch, TensorData } from "../../src/data/dataset.ts";
 import { NonFiniteError } from "../../src/execute/non-finite.ts";
+import { add, mean, reciprocal, square, sub } from "../../src/graph/functions.ts";
 import type { Dense } from "../../src/graph/op-rules.ts";
 import { evaluateGraph } from "../../src/graph/reference.ts";
-import { oneDevice } from "../../src/layout/layout.ts";
+import type { Tensor } from "../../src/graph/tensor.ts";
+import { type Layout, oneDevice } from "../../src/layout/layout.ts";
 import { buildForward, lossScale } from "../../src/model/forward.ts";
+import type { LossFunction } from "../../src/model/loss.ts";
 import { layoutOf } from "../partition/layouts.ts";
 import { batchOf, type Example, exampleNames, exampleOf } from "../partition/models.ts";
 import { dataOf, expectSame, type Outcome, start } from "../partition/train.ts";
@@ -135,6 +138,42 @@ describe("a checkpoint", () => {
     expectSame(await tensorsOf(split), await tensorsOf(single), 1e-12, "after the next step");
   });
 
+  test.each(["gru", "lstm"] as const)(
+    "of %s, dropout on, is where another trainer goes on: bit for bit on the same layout, and the same on another",
+    async (name) => {
+      const example = exampleOf(name);
+      const layouts = [
+        oneDevice(example.groups),
+        layoutOf({ groups: example.groups, devices: 3, microBatches: 2, chunks: 2, schedule: "wavefront" }),
+      ];
+      for (const [i, layout] of layouts.entries()) {
+        const whole = await start(example, layout);
+        for (const step of [0, 1]) await whole.trainer.step(batchOf(example, step));
+        const same = await start(example, layout, { from: whole.trainer });
+        const other = await start(example, layouts[1 - i] as Layout, { from: whole.trainer });
+        expect(same.trainer.steps).toBe(2);
+        expect(await tensorsOf(other)).toEqual(await tensorsOf(whole));
+        for (const step of [2, 3]) {
+          const batch = batchOf(example, step);
+          const { times: _, ...expected } = await whole.trainer.step(batch);
+          expect(await same.trainer.step(batch)).toMatchObject(expected);
+          expect((await other.trainer.step(batch)).loss).toBeCloseTo(expected.loss, 12);
+        }
+        expect(await tensorsOf(same)).toEqual(await tensorsOf(whole));
+        expectSame(await tensorsOf(other), await tensorsOf(whole), 1e-10, "on another layout");
+        const late = await start(example, layout);
+        await late.cluster.write(
+          new Map([...(await whole.trainer.tensors())].map(([key, { data }]) => [key, data])),
+        );
+        const [onTime, tooEarly] = [
+          await same.trainer.step(batchOf(example, 4)),
+          await late.trainer.step(batchOf(example, 4)),
+        ];
+        expect(tooEarly.loss).not.toBe(onTime.loss);
+      }
+    },
+  );
+
   test("names the tensors of the model and those of the optimizer once each, copies too", async () => {
     const example = exampleOf("batch-norm");
     const { trainer } = await start(example, layoutOf({ groups: example.groups, devices: 3 }));
@@ -168,7 +207,7 @@ test("tensors of another size are refused, and none is written", async () => {
   expect(await tensorsOf(training)).toEqual(before);
 });
 
-describe("a step whose gradient is not finite", () => {
+describe("a step whose gradient or loss is not finite", () => {
   function broken(example: Example, index: number): Batch {
     const batch = batchOf(example, index);
     const [name] = Object.keys(batch.inputs).filter((key) => batch.inputs[key]?.dtype === "f64");
@@ -199,6 +238,27 @@ describe("a step whose gradient is not finite", () => {
       }
     },
   );
+
+  test("changes nothing where only the loss is not, wherever it is computed", async () => {
+    const plain = exampleOf("skip-mlp");
+    const loss: LossFunction = (output, { targets }) =>
+      mean(add(square(sub(output, targets as Tensor)), reciprocal(targets as Tensor)), [1]);
+    const example = { ...plain, source: { ...plain.source, loss } };
+    const batch = batchOf(example, 1);
+    const targets = batch.inputs["targets"] as TensorData;
+    const data = Float64Array.from(targets.data as Float64Array).fill(0, 0, 1);
+    const infinite = { ...batch, inputs: { ...batch.inputs, targets: { ...targets, data } } };
+    for (const devices of [1, 2, 5]) {
+      const training = await start(example, layoutOf({ groups: example.groups, devices, microBatches: 2 }));
+      await training.trainer.step(batchOf(example, 0));
+      const before = await tensorsOf(training);
+      await expect(training.trainer.step(infinite)).rejects.toThrow(
+        /^step 2: the loss is Infinity and the gradient's norm \d[\d.]*; the first tensor that is not finite is the result of reciprocal f64\[4,2\] in group "e" \(forward\); the parameters are those before this step$/,
+      );
+      expect(await tensorsOf(training)).toEqual(before);
+      expect((await training.trainer.step(batch)).loss).toBeLessThan(Number.POSITIVE_INFINITY);
+    }
+  });
 
   test("of a tied model ends on the device that only holds a copy too", async () => {
     const example = exampleOf("tied");

@@ -3,6 +3,7 @@
 import { expect, test } from "vitest";
 import { Device } from "../../src/execute/device.ts";
 import { nullEngine } from "../../src/execute/null-engine.ts";
+import type { Transport } from "../../src/execute/transport.ts";
 import { bytesOfType } from "../../src/graph/shape.ts";
 import { linear, sequential, tanh } from "../../src/model/layers/basic.ts";
 import { type CompiledStep, type CompileSource, compileTraining } from "../../src/partition/compile.ts";
@@ -10,6 +11,7 @@ import { planMemory } from "../../src/program/memory.ts";
 import { type BufferKind, type Program, readsOf, writesOf } from "../../src/program/program.ts";
 import { layoutOf } from "./layouts.ts";
 import { exampleNames, exampleOf } from "./models.ts";
+import { connect } from "./train.ts";
 
 function namesOf({ buffers }: Program, kind: BufferKind): string[] {
   return buffers.flatMap((spec) => (spec.kind === kind ? [spec.name] : [])).sort();
@@ -67,12 +69,17 @@ test("a tied parameter is held by both devices that compute with it and optimise
 test("a device allocates what its programs plan, and programs share what lasts", async () => {
   const { source, groups, shapes } = exampleOf("lstm");
   const layout = layoutOf({ groups, devices: 2, microBatches: 2, chunks: 2, schedule: "wavefront" });
-  const [long, short] = shapes.map((shape) => compileTraining(source, layout, shape).programs[1] as Program);
-  const device = new Device({ engine: nullEngine(), deadline: 1, now: () => 0 });
+  const compiled = shapes.map((shape) => compileTraining(source, layout, shape).programs);
+  const [long, short] = compiled.map(([, program]) => program as Program);
+  const transports = connect(
+    [0, 1].map((device) => new Map(compiled.map((programs, i) => [`${i}`, programs[device] as Program]))),
+  );
+  const options = { engine: nullEngine(), transport: transports[1] as Transport, deadline: 1, now: () => 0 };
+  const device = new Device(options);
   await device.load(new Map([["long", long as Program]]));
   const plan = planMemory(long as Program);
   expect(device.bytes).toEqual({ lasting: plan.peakBytes - plan.arenaBytes, activations: plan.arenaBytes });
-  const both = new Device({ engine: nullEngine(), deadline: 1, now: () => 0 });
+  const both = new Device(options);
   await both.load(
     new Map([
       ["long", long as Program],

@@ -29,7 +29,8 @@ export function dataOf(example: Example, batches: number): DataSet {
   };
 }
 
-function connect(programs: readonly ReadonlyMap<string, Program>[]) {
+/** Channels in memory for the programs of each device. */
+export function connect(programs: readonly ReadonlyMap<string, Program>[]) {
   const keys = [...(programs[0]?.keys() ?? [])];
   const sets = keys.map((key) => programs.flatMap((ofDevice) => ofDevice.get(key) ?? []));
   const timer = (milliseconds: number, action: () => void) => {
@@ -42,6 +43,8 @@ function connect(programs: readonly ReadonlyMap<string, Program>[]) {
 export interface TrainOptions {
   readonly engine?: Engine;
   readonly now?: () => number;
+  /** Where another trainer left off. */
+  readonly from?: Trainer;
 }
 
 export interface Training {
@@ -50,7 +53,7 @@ export interface Training {
 }
 
 export async function start(example: Example, layout: Layout, options: TrainOptions = {}): Promise<Training> {
-  const { engine = referenceEngine(), now = () => 0 } = options;
+  const { engine = referenceEngine(), now = () => 0, from } = options;
   const cluster = localCluster({ engine, deadline: 5, now, connect });
   const { source } = example;
   const trainer = await Trainer.create({
@@ -60,6 +63,7 @@ export async function start(example: Example, layout: Layout, options: TrainOpti
     seed: 3,
     cluster,
     engine,
+    ...(from && { start: { steps: from.steps, tensors: await from.tensors() } }),
   });
   return { trainer, cluster };
 }
