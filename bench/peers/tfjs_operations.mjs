@@ -4,7 +4,7 @@
  * Measured on the wasm backend (4.22, one thread): matrix products run at 17-40 GFLOP/s in XNNPACK, but at 2 as soon as an operand is
  * transposed or batched, which is what the built-in derivatives ask for; the input gradient of a convolution runs at 2, the same as
  * a forward convolution with flipped weights at 31; the derivatives of a table look-up and of a convolution's weights have no
- * kernel at all. The tuned operations go around that and are about four times faster for a whole step.
+ * kernel at all. The tuned operations go around that and make a whole step 2 (conv) to 10 (transformer) times faster.
  */
 
 const IGNORED = -1;
