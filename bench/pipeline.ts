@@ -4,10 +4,13 @@
  * `npm run bench -- pipeline --json`
  */
 
+import { spawnSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
 import { Trainer } from "../src/execute/trainer.ts";
 import type { Layout } from "../src/layout/layout.ts";
 import { threadCluster } from "../src/node/devices/thread-cluster.ts";
 import { onnxRuntimeEngine } from "../src/node/onnxruntime/engine.ts";
+import { choosePipeline } from "../src/plan/pipeline.ts";
 import { machine, median, medianRatio, report, round, takeTurns } from "./measure.ts";
 import { lstmWorkload, type Workload } from "./workloads.ts";
 
@@ -50,9 +53,22 @@ async function contestants(workload: Workload, layouts: { readonly [name: string
 
 async function compare(workload: Workload, layouts: { readonly [name: string]: Layout }) {
   const { turns, close } = await contestants(workload, layouts);
-  const seconds = await takeTurns(turns, rounds);
+  const other = await contestants(workload, { copy: layouts["oneDevice"] as Layout });
+  const both = () => Promise.all([turns["oneDevice"]?.(), other.turns["copy"]?.()]);
+  const { twoCopies, ...seconds } = await takeTurns<string>({ ...turns, twoCopies: both }, rounds);
   await close();
+  await other.close();
   const base = seconds["oneDevice"] as number[];
+  // Two trainings that know nothing of each other: what the cores give at most at this moment.
+  const ceiling = 2 * medianRatio(base, twoCopies ?? base);
+  return { ceiling: round(ceiling), contestants: results(workload, seconds, base) };
+}
+
+function results(
+  workload: Workload,
+  seconds: { readonly [name: string]: readonly number[] },
+  base: readonly number[],
+) {
   return Object.fromEntries(
     Object.entries(seconds).map(([name, values]) => [
       name,
@@ -64,24 +80,70 @@ async function compare(workload: Workload, layouts: { readonly [name: string]: L
   );
 }
 
-const split = Number(process.env["SPLIT"] ?? 6);
-const chunks = Number(process.env["CHUNKS"] ?? 4);
-const a = await compare(lstmWorkload(20), {
+/** The planner's own choice for two equal devices. */
+function automatic(workload: Workload, microBatches: number): Layout {
+  const { source, data } = workload;
+  const devices = [0, 1].map((i) => ({ name: `cpu:${i}`, threads: 1 }));
+  const choice = choosePipeline({ source, shapes: data.shapes, devices, microBatches });
+  console.error(choice.reasons.join("\n"));
+  return choice.layout;
+}
+
+const one = lstmWorkload(20);
+const a = await compare(one, {
   oneDevice: layout([1], 0, whole),
   oneDeviceTwoThreads: layout([2], 0, whole),
   naive: layout([1, 1], 5, whole),
-  pipelined: layout([1, 1], split, { microBatches: 1, chunks, schedule: "wavefront", weights: "deferred" }),
+  pipelined: automatic(one, 1),
+  pipelinedByHand: layout([1, 1], 6, {
+    microBatches: 1,
+    chunks: 4,
+    schedule: "wavefront",
+    weights: "deferred",
+  }),
 });
-const b = await compare(lstmWorkload(80), {
+const four = lstmWorkload(80);
+const b = await compare(four, {
   oneDevice: layout([1], 0, { ...whole, microBatches: 4 }),
   oneDeviceOneItem: layout([1], 0, whole),
   oneDeviceTwoThreads: layout([2], 0, { ...whole, microBatches: 4 }),
   naive: layout([1, 1], 5, { ...whole, microBatches: 4 }),
-  pipelined: layout([1, 1], split, {
+  pipelined: automatic(four, 4),
+  pipelinedByHand: layout([1, 1], 7, {
     microBatches: 4,
     chunks: 1,
     schedule: "wavefront",
     weights: "per-item",
   }),
 });
-report({ oneBatch: a, fourBatches: b, ...machine() });
+const torch = program(process.env["PYTHON"] ?? "python3", [
+  "peers/torch_pipeline.py",
+  "--schedule",
+  "1f1b",
+  "--steps",
+  "5",
+  "--json",
+]);
+const torchSpeed = Number(torch["tokensPerSecond"]);
+const pytorch = Number.isFinite(torchSpeed)
+  ? { ...torch, timesAsFast: round((b.contestants["pipelined"]?.tokensPerSecond ?? 0) / torchSpeed) }
+  : torch;
+const transport = program(process.execPath, ["../node_modules/tsx/dist/cli.mjs", "transport.ts", "--json"]);
+report({ oneBatch: a, fourBatches: b, pytorchPipelining: pytorch, transport, ...machine() });
+
+/** The JSON object that a program of this folder prints last; why there is none, where there is none. */
+function program(
+  command: string,
+  [file = "", ...args]: readonly string[],
+): { readonly [name: string]: unknown } {
+  const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
+  const words = args[0]?.endsWith(".ts") ? [here(args[0]), ...args.slice(1)] : args;
+  const done = spawnSync(command, [here(file), ...words], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  const line = done.stdout?.trim().split("\n").at(-1) ?? "";
+  return line.startsWith("{")
+    ? JSON.parse(line)
+    : { skipped: done.error?.message ?? `${command} printed no result` };
+}

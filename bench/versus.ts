@@ -1,6 +1,6 @@
 /**
  * The same models and data shapes against PyTorch and TensorFlow.js, on the CPU with the same number of threads, step by step in turns.
- * A peer that is not installed is named and left out. `npm run bench -- versus --json [lstm|transformer|conv] [--threads N]`
+ * A peer that is not installed is named and left out. `npm run bench -- versus --json [lstm|transformer|conv] [--threads N] [--fast-mkl]`
  */
 
 import { fileURLToPath } from "node:url";
@@ -22,6 +22,8 @@ const threads = process.argv.includes("--threads") ? Number(option("--threads"))
 const rounds = process.argv.includes("--rounds") ? Number(option("--rounds")) : 6;
 const named = (Object.keys(workloads) as Name[]).filter((name) => process.argv.includes(name));
 const chosen = named.length > 0 ? named : (Object.keys(workloads) as Name[]);
+/** Lets MKL use its best kernels on a CPU that is not Intel's; see peers/README.md. */
+const fastMkl = process.argv.includes("--fast-mkl") ? ["--fast-mkl"] : [];
 const python = process.env["PYTHON"] ?? "python3";
 
 const results: { [name: string]: unknown } = {};
@@ -32,7 +34,7 @@ async function versus(name: Name, workload: Workload) {
   const here = (file: string) => fileURLToPath(new URL(`./peers/${file}`, import.meta.url));
   const common = [name, "--threads", `${threads}`];
   const peers = {
-    pytorch: await startPeer(python, [here("pytorch_train.py"), ...common]),
+    pytorch: await startPeer(python, [here("pytorch_train.py"), ...common, ...fastMkl]),
     tensorflowjs: await startPeer(process.execPath, [here("tfjs_train.mjs"), ...common]),
   };
   const ours = await startOurs(workload);

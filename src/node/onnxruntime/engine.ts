@@ -105,6 +105,7 @@ async function createSession(
       graphOptimizationLevel: "all",
       interOpNumThreads: 1,
       intraOpNumThreads: threads,
+      extra: threads > 1 ? quietThreads : {},
       logSeverityLevel: 4,
       ...(profile === undefined ? {} : { enableProfiling: true, profileFilePrefix: profile }),
     });
@@ -119,6 +120,12 @@ async function release(session: InferenceSession, { profile }: OnnxRuntimeOption
   if (profile !== undefined) session.endProfiling();
   await session.release();
 }
+
+/**
+ * Every session has threads of its own, which by default spin for a while after each run. With the dozens of sessions of a model they
+ * take the processors from each other and from other devices; so they sleep when they have nothing to do.
+ */
+const quietThreads = { session: { force_spinning_stop: "1" } };
 
 /** Below this many bytes of outputs the binding's copy is cheaper than its exception (10 us). */
 const sentinelFrom = 65_536;
