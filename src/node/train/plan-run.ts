@@ -16,7 +16,7 @@ export interface TrainOptions extends LayoutOptions {
   /** Passes over the training data; the job's own `steps` and `epochs` are then ignored. With `steps`, what comes first ends the run. */
   readonly epochs?: number;
   readonly seed?: number;
-  /** Threads that one operation may use; default 1: more only pay on an idle machine, and for large layers. */
+  /** Threads that one operation may use; default 1; more pay where processors are idle and operations large. */
   readonly threads?: number;
   /** Default "onnxruntime". */
   readonly engine?: EngineName;
