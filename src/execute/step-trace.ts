@@ -1,7 +1,7 @@
 /** Turns the times that devices measured into trace events. */
 
 import { bytesOfType } from "../graph/shape.ts";
-import { planMemory } from "../program/memory.ts";
+import { type MemoryPlan, planMemory } from "../program/memory.ts";
 import type { BufferSpec, Instruction, Program } from "../program/program.ts";
 import type { MemorySample, TraceEvent } from "../trace/trace.ts";
 
@@ -11,12 +11,26 @@ export interface StepTrace {
   readonly memory: readonly MemorySample[];
 }
 
+/** Makes the trace of one step from the times that its devices measured. */
+export type StepTracer = (times: readonly Float64Array[], step: number) => StepTrace;
+
+/** Traces steps of `programs`; their memory is planned once for all steps. */
+export function stepTracer(programs: readonly Program[]): StepTracer {
+  const plans = programs.map((program) => ({ program, plan: planMemory(program) }));
+  return (times, step) => traceStep(plans, times, step);
+}
+
+interface PlannedProgram {
+  readonly program: Program;
+  readonly plan: MemoryPlan;
+}
+
 /**
  * The events of one step: `times` holds start and end of every instruction by device, in seconds; instructions that were not reached
  * have none. A receive that began before its send is a wait until then, and a transfer from then on.
  */
-export function traceStep(
-  programs: readonly Program[],
+function traceStep(
+  programs: readonly PlannedProgram[],
   times: readonly Float64Array[],
   step: number,
 ): StepTrace {
@@ -46,8 +60,8 @@ function splitWait(receive: TraceEvent, sent: number): readonly TraceEvent[] {
   ];
 }
 
-function deviceTrace(program: Program, times: Float64Array, step: number): StepTrace {
-  const { liveBytes, peakBytes, arenaBytes } = planMemory(program);
+function deviceTrace({ program, plan }: PlannedProgram, times: Float64Array, step: number): StepTrace {
+  const { liveBytes, peakBytes, arenaBytes } = plan;
   const lasting = peakBytes - arenaBytes;
   const events: TraceEvent[] = [];
   const memory: MemorySample[] = [];

@@ -14,11 +14,22 @@ export interface LayoutStage {
   readonly groups: readonly string[];
 }
 
-/** The names of the schedules. */
-export type ScheduleName = "naive" | "gpipe" | "1f1b" | "interleaved-1f1b" | "zero-bubble-h1" | "wavefront";
+/** The names of the schedules, as layouts and the command line spell them, simplest first. */
+export const scheduleNames = [
+  "naive",
+  "gpipe",
+  "1f1b",
+  "interleaved-1f1b",
+  "zero-bubble-h1",
+  "wavefront",
+] as const;
+
+export type ScheduleName = (typeof scheduleNames)[number];
 
 /** When the gradients of the weights are computed: with those of the inputs, for each item, joined for a micro-batch or for the step. */
-export type WeightTiming = "fused" | "per-item" | "per-micro-batch" | "deferred";
+export const weightTimings = ["fused", "per-item", "per-micro-batch", "deferred"] as const;
+
+export type WeightTiming = (typeof weightTimings)[number];
 
 export interface Layout {
   readonly version: 1;

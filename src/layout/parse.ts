@@ -4,7 +4,7 @@ import * as z from "zod";
 import { UserError } from "../base/errors.ts";
 import { custom, oneOf, positiveInteger, text } from "../data/options.ts";
 import { type LayoutParts, layoutProblems } from "./check.ts";
-import type { Layout, ScheduleName, WeightTiming } from "./layout.ts";
+import { type Layout, scheduleNames, weightTimings } from "./layout.ts";
 
 /** A further check of a layout that is sound by itself, against a model or a schedule; one sentence for each problem. */
 export type LayoutCheck = (layout: Layout) => readonly string[];
@@ -91,16 +91,6 @@ function kindOf(value: unknown): string {
   if (value === undefined) return "nothing";
   return Array.isArray(value) ? "a list" : `${JSON.stringify(value)}`.slice(0, 60);
 }
-
-const scheduleNames: readonly ScheduleName[] = [
-  "naive",
-  "gpipe",
-  "1f1b",
-  "interleaved-1f1b",
-  "zero-bubble-h1",
-  "wavefront",
-];
-const weightTimings: readonly WeightTiming[] = ["fused", "per-item", "per-micro-batch", "deferred"];
 
 const layoutSchema: z.ZodType<Layout> = record({
   version: custom<1>((value) => value === 1, "1, the only version there is"),

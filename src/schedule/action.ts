@@ -12,6 +12,8 @@
  * earlier → later is implied by the chain.
  */
 
+import type { WeightTiming } from "../layout/layout.ts";
+
 /** Forward, backward for inputs, backward for weights. The update comes once, after all of them. */
 export type Phase = "F" | "B" | "W";
 
@@ -40,7 +42,7 @@ export type StageEdge = readonly [from: number, to: number];
  * - `per-micro-batch`: the W of all chunks of a micro-batch run together, as one large product.
  * - `deferred`: all W of a device run together at the end of the step.
  */
-export type Weights = "fused" | "per-item" | "per-micro-batch" | "deferred";
+export type Weights = WeightTiming;
 
 /** The work of one training step, before anyone decides in which order to do it. */
 export interface Work {

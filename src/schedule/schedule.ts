@@ -3,22 +3,16 @@
  * numbers, and what it returns is legal by construction (the tests prove it with `verifySchedule`).
  */
 import { UserError } from "../base/errors.ts";
+import { type ScheduleName, scheduleNames } from "../layout/layout.ts";
 import type { Schedule, StageEdge, Weights, Work } from "./action.ts";
 import { type Grid, gpipe, interleaved, naive, oneForwardOneBackward, zeroBubble } from "./fixed.ts";
 import { type StageCosts, wavefront } from "./wavefront.ts";
 
 /** The names of the schedules, as layouts and the command line spell them. */
-export type ScheduleKind = "naive" | "gpipe" | "1f1b" | "interleaved-1f1b" | "zero-bubble-h1" | "wavefront";
+export type ScheduleKind = ScheduleName;
 
 /** Every schedule kind, simplest first. */
-export const scheduleKinds: readonly ScheduleKind[] = [
-  "naive",
-  "gpipe",
-  "1f1b",
-  "interleaved-1f1b",
-  "zero-bubble-h1",
-  "wavefront",
-];
+export const scheduleKinds: readonly ScheduleKind[] = scheduleNames;
 
 /** Everything that decides a schedule. */
 export interface ScheduleSpec extends Work {

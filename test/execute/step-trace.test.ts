@@ -2,7 +2,7 @@
 
 import { expect, test } from "vitest";
 import { referenceEngine } from "../../src/execute/reference-engine.ts";
-import { traceStep } from "../../src/execute/step-trace.ts";
+import { stepTracer } from "../../src/execute/step-trace.ts";
 import { Trainer } from "../../src/execute/trainer.ts";
 import type { Layout } from "../../src/layout/layout.ts";
 import { threadCluster } from "../../src/node/devices/thread-cluster.ts";
@@ -18,7 +18,7 @@ import { batchOf, exampleOf } from "../partition/models.ts";
 import { dataOf } from "../partition/train.ts";
 
 function traceOf(programs: readonly Program[], steps: readonly (readonly Float64Array[])[]): Trace {
-  const parts = steps.map((times, step) => traceStep(programs, times, step));
+  const parts = steps.map(stepTracer(programs));
   return {
     origin: "measured",
     devices: programs.map(({ device }) => `cpu:${device}`),
@@ -102,7 +102,7 @@ test("instructions that a step did not reach have no events", () => {
   const [program] = programs as readonly [Program];
   const times = new Float64Array(2 * program.instructions.length).fill(Number.NaN);
   times.set([0, 1]);
-  expect(traceStep(programs, [times], 7).events).toEqual([
+  expect(stepTracer(programs)([times], 7).events).toEqual([
     {
       step: 7,
       start: 0,

@@ -157,6 +157,29 @@ function weightGradient(dz: Tensor, x: Tensor): Tensor {
   return matmul(rows(dz), rows(x), { transposeA: true });
 }
 
+interface Products {
+  readonly x: Tensor;
+  readonly w: Tensor;
+  readonly hBefore: Tensor;
+  /** Gradient of x·wᵀ + b. */
+  readonly dz: Tensor;
+  /** Gradient of h'·uᵀ. */
+  readonly dRecurrent: Tensor;
+}
+
+/** Gradients of x, w, u and b: what lies outside the recurrence, as products over all steps. */
+function throughProducts(
+  { x, w, hBefore, dz, dRecurrent }: Products,
+  wanted: readonly boolean[],
+): (Tensor | undefined)[] {
+  return [
+    wanted[0] ? matmul(dz, w) : undefined,
+    wanted[1] ? weightGradient(dz, x) : undefined,
+    wanted[2] ? weightGradient(dRecurrent, hBefore) : undefined,
+    wanted[3] ? sum(dz, [0, 1]) : undefined,
+  ];
+}
+
 export const recurrent: { readonly [K in RecurrentKind]: OpRules<K> } = {
   lstm: {
     infer: (_op, inputs) => {
@@ -180,14 +203,7 @@ export const recurrent: { readonly [K in RecurrentKind]: OpRules<K> } = {
         Tensor,
         Tensor,
       ];
-      return [
-        wanted[0] ? matmul(dz, w) : undefined,
-        wanted[1] ? weightGradient(dz, x) : undefined,
-        wanted[2] ? weightGradient(dz, hBefore) : undefined,
-        wanted[3] ? sum(dz, [0, 1]) : undefined,
-        dh0,
-        dc0,
-      ];
+      return [...throughProducts({ x, w, hBefore, dz, dRecurrent: dz }, wanted), dh0, dc0];
     },
     evaluate: (_op, inputs) => evaluateLstm(inputs),
   },
@@ -229,10 +245,7 @@ export const recurrent: { readonly [K in RecurrentKind]: OpRules<K> } = {
         Tensor,
       ];
       return [
-        wanted[0] ? matmul(dz, w) : undefined,
-        wanted[1] ? weightGradient(dz, x) : undefined,
-        wanted[2] ? weightGradient(dq, hBefore) : undefined,
-        wanted[3] ? sum(dz, [0, 1]) : undefined,
+        ...throughProducts({ x, w, hBefore, dz, dRecurrent: dq }, wanted),
         wanted[4] ? sum(dq, [0, 1]) : undefined,
         dh0,
       ];

@@ -1,8 +1,7 @@
 /** The command line: commands, options, help and exit codes; commander parses it. */
 
 import { Command, InvalidArgumentError, Option } from "commander";
-import type { WeightTiming } from "../../layout/layout.ts";
-import { scheduleKinds } from "../../schedule/schedule.ts";
+import { scheduleNames, weightTimings } from "../../layout/layout.ts";
 import { versions } from "../train/run-record.ts";
 import type { Terminal } from "./terminal.ts";
 import { type TrainCommandOptions, trainCommand } from "./train-command.ts";
@@ -46,7 +45,7 @@ function addTrain(program: Command, terminal: Terminal, finish: (code: number) =
     )
     .addOption(
       new Option("--schedule <name>", "order of work on the devices (default: chosen)").choices(
-        scheduleKinds,
+        scheduleNames,
       ),
     )
     .addOption(
@@ -86,8 +85,6 @@ function integer(text: string): number {
   if (Number.isSafeInteger(value) && text.trim() !== "") return value;
   throw new InvalidArgumentError("It must be a whole number.");
 }
-
-const weightTimings: readonly WeightTiming[] = ["fused", "per-item", "per-micro-batch", "deferred"];
 
 const programHelp = `
 A job file says what to train; paraxis trains it and leaves a folder in runs/ with

@@ -1,6 +1,6 @@
 /** Measures a phase of a run: the steps that were done under one layout. */
 
-import { type StepTrace, traceStep } from "../../execute/step-trace.ts";
+import { type StepTracer, stepTracer } from "../../execute/step-trace.ts";
 import type { StepResult } from "../../execute/trainer.ts";
 import type { Layout } from "../../layout/layout.ts";
 import type { CompiledStep } from "../../partition/compile.ts";
@@ -16,6 +16,8 @@ export class PhaseRecorder {
   readonly name: string;
   readonly #layout: Layout;
   readonly #compiled: ReadonlyMap<string, CompiledStep>;
+  /** By the key of the programs that a step ran. */
+  readonly #tracers = new Map<string, StepTracer>();
   readonly #last: { readonly result: StepResult; readonly step: number }[] = [];
   #steps = 0;
   #tokens = 0;
@@ -37,10 +39,7 @@ export class PhaseRecorder {
 
   /** The trace of the last steps. */
   trace(): Trace {
-    const parts = this.#last.map(
-      ({ result, step }): StepTrace =>
-        traceStep(this.#compiled.get(result.program)?.programs ?? [], result.times, step),
-    );
+    const parts = this.#last.map(({ result, step }) => this.#tracerOf(result.program)(result.times, step));
     return {
       origin: "measured",
       devices: this.#layout.devices.map(({ name }) => name),
@@ -49,8 +48,9 @@ export class PhaseRecorder {
     };
   }
 
-  summary(): PhaseSummary {
-    const statistics = traceStatistics(this.trace());
+  /** What `trace`, the trace of this phase, amounts to. */
+  summary(trace: Trace): PhaseSummary {
+    const statistics = traceStatistics(trace);
     const { whole } = statistics;
     return {
       name: this.name,
@@ -67,5 +67,10 @@ export class PhaseRecorder {
       })),
       sentences: this.#steps === 0 ? [] : describeStatistics(statistics),
     };
+  }
+  #tracerOf(key: string): StepTracer {
+    const tracer = this.#tracers.get(key) ?? stepTracer(this.#compiled.get(key)?.programs ?? []);
+    this.#tracers.set(key, tracer);
+    return tracer;
   }
 }

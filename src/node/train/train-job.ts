@@ -9,10 +9,12 @@ import type { Batch } from "../../data/dataset.ts";
 import { NonFiniteError } from "../../execute/non-finite.ts";
 import type { Trainer } from "../../execute/trainer.ts";
 import type { Job } from "../../model/job.ts";
+import type { Trace } from "../../trace/trace.ts";
 import { awaitData, checkJob } from "./check-job.ts";
 import type {
   EvaluationEvent,
   LossSummary,
+  PhaseSummary,
   StartEvent,
   StepEvent,
   TrainListener,
@@ -133,9 +135,12 @@ class Session {
     try {
       await this.#train();
       const parameters = await this.#parts.record?.saveModel(this.#trainer);
-      const traces = this.#phases.map((phase) => ({ name: phase.name, trace: phase.trace() }));
-      const trace = await this.#parts.record?.saveTrace(traces);
-      const summary = this.#summary(parameters, trace);
+      const traces = this.#phases.map((phase) => phase.trace());
+      const trace = await this.#parts.record?.saveTrace(
+        this.#phases.map(({ name }, i) => ({ name, trace: traces[i] as Trace })),
+      );
+      const phases = this.#phases.map((phase, i) => phase.summary(traces[i] as Trace));
+      const summary = this.#summary(parameters, trace, phases);
       await this.#parts.record?.end(this.#parts.start, summary);
       this.#parts.listener({ kind: "end", ...summary });
       return summary;
@@ -238,7 +243,11 @@ class Session {
     return this.#parts.plan.source.loss === "cross-entropy" ? { loss, perplexity: Math.exp(loss) } : { loss };
   }
 
-  #summary(parameters: string | undefined, trace: string | undefined): TrainSummary {
+  #summary(
+    parameters: string | undefined,
+    trace: string | undefined,
+    phases: readonly PhaseSummary[],
+  ): TrainSummary {
     const [tokens, seconds, validation] = [this.#tokens, this.#seconds, this.#validation];
     const { unigramPerplexity } = this.#parts.plan.data;
     return {
@@ -253,7 +262,7 @@ class Session {
       tokensPerSecond: seconds === 0 ? 0 : tokens / seconds,
       ...(this.#parts.record && { runFolder: this.#parts.record.path }),
       ...(parameters !== undefined && { parameters }),
-      phases: this.#phases.map((phase) => phase.summary()),
+      phases,
       ...(trace !== undefined && { trace }),
     };
   }
