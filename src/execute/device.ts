@@ -211,6 +211,17 @@ export class Device {
           return inlet.arrive(bytes.length, label).wait(deadline) as Promise<void> | undefined;
         };
       }
+      case "all-reduce": {
+        const { data } = of(instruction.buffer);
+        invariant(
+          data instanceof Float32Array || data instanceof Float64Array || data instanceof Int32Array,
+          "only numbers can be added up",
+        );
+        const label = program.buffers[instruction.buffer]?.name;
+        const { deadline } = this.#options;
+        const group = this.#transport.group(instruction.group);
+        return () => group.allReduce(data, "sum", label).wait(deadline) as Promise<void> | undefined;
+      }
       case "guard": {
         const { data } = of(instruction.buffer);
         return () => Number.isFinite(Number(data[0]));

@@ -27,7 +27,8 @@ interface PlannedProgram {
 
 /**
  * The events of one step: `times` holds start and end of every instruction by device, in seconds; instructions that were not reached
- * have none. A receive that began before its send is a wait until then, and a transfer from then on.
+ * have none. A receive that began before its send is a wait until then, and a transfer from then on; an all-reduce waits for the last
+ * device of its group.
  */
 function traceStep(
   programs: readonly PlannedProgram[],
@@ -43,20 +44,25 @@ function traceStep(
       event.kind === "send" ? [[`${event.device} ${event.peer} ${event.tag}`, event.start] as const] : [],
     ),
   );
+  const met = new Map<string, number>();
+  for (const { kind, name = "", start } of events)
+    if (kind === "collective") met.set(name, Math.max(start, met.get(name) ?? start));
   const split = events.flatMap((event) => {
+    if (event.kind === "collective") return splitWait(event, met.get(event.name ?? "") ?? event.start);
     const start = sent.get(`${event.peer} ${event.device} ${event.tag}`);
     return event.kind === "receive" && start !== undefined ? splitWait(event, start) : [event];
   });
   return { events: split, memory: parts.flatMap(({ memory }) => memory) };
 }
 
-function splitWait(receive: TraceEvent, sent: number): readonly TraceEvent[] {
-  if (sent <= receive.start) return [receive];
-  const arrival = Math.min(sent, receive.end);
-  const { bytes: _bytes, tag: _tag, ...rest } = receive;
+/** An event that could only begin at `sent` waited until then. */
+function splitWait(event: TraceEvent, sent: number): readonly TraceEvent[] {
+  if (sent <= event.start) return [event];
+  const arrival = Math.min(sent, event.end);
+  const { bytes: _bytes, tag: _tag, ...rest } = event;
   return [
     { ...rest, stream: "compute", kind: "wait", end: arrival },
-    { ...receive, start: arrival },
+    { ...event, start: arrival },
   ];
 }
 
@@ -106,6 +112,10 @@ function eventOf(
           ...(item && { item }),
         },
       ];
+    }
+    case "all-reduce": {
+      const { name, type } = program.buffers[instruction.buffer] as BufferSpec;
+      return [{ ...when, device, stream: "collective", kind: "collective", name, bytes: bytesOfType(type) }];
     }
     case "free":
     case "guard":

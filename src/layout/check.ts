@@ -2,13 +2,14 @@
 
 import type { Flow } from "../cost/flow.ts";
 import { type BatchShape, shapeKey } from "../data/dataset.ts";
-import type { Layout } from "./layout.ts";
+import { type Layout, replicaCount } from "./layout.ts";
 
 /** The parts of a document that could be read; the others are left out of the checks. */
 export interface LayoutParts {
   readonly devices: readonly { readonly name?: string | undefined }[];
   readonly stages: readonly {
     readonly device?: string | undefined;
+    readonly replicas?: readonly string[] | undefined;
     readonly groups: readonly (string | undefined)[];
   }[];
 }
@@ -25,7 +26,12 @@ export interface LayoutModel {
 
 /** Problems that the document has whatever the model is; one sentence each. */
 export function layoutProblems(layout: LayoutParts): readonly string[] {
-  return [...deviceProblems(layout), ...stageProblems(layout), ...groupProblems(layout)];
+  return [
+    ...deviceProblems(layout),
+    ...stageProblems(layout),
+    ...replicaProblems(layout),
+    ...groupProblems(layout),
+  ];
 }
 
 /** Problems of a layout without `layoutProblems` as a placement of `model`; one sentence each. */
@@ -45,7 +51,10 @@ function deviceProblems({ devices, stages }: LayoutParts): string[] {
     if (name === undefined) return [];
     const first = names.indexOf(name);
     if (first < i) return [`devices[${i}].name: device "${name}" is listed already in devices[${first}]`];
-    if (stages.some(({ device }) => device === name || device === undefined)) return [];
+    const isUsed = stages.some(
+      ({ device, replicas = [] }) => device === name || device === undefined || replicas.includes(name),
+    );
+    if (isUsed) return [];
     return [`devices[${i}]: device "${name}" holds no stage: give it one or leave it out`];
   });
 }
@@ -53,15 +62,67 @@ function deviceProblems({ devices, stages }: LayoutParts): string[] {
 function stageProblems({ devices, stages }: LayoutParts): string[] {
   if (stages.length === 0) return ["stages: must list at least one stage"];
   const known = devices.flatMap(({ name }) => name ?? []);
-  return stages.flatMap(({ device, groups }, i) => {
+  return stages.flatMap(({ device, replicas = [], groups }, i) => {
     const isUnknown = device !== undefined && !known.includes(device);
     return [
+      ...replicas.flatMap((replica, r) =>
+        known.includes(replica)
+          ? []
+          : [`stages[${i}].replicas[${r}]: unknown device "${replica}"; the devices are ${list(known)}`],
+      ),
       ...(isUnknown
         ? [`stages[${i}].device: unknown device "${device}"; the devices are ${list(known)}`]
         : []),
       ...(groups.length === 0 ? [`stages[${i}].groups: a stage must hold at least one group`] : []),
     ];
   });
+}
+
+/** Every replica is a whole pipeline on devices of its own, placed as the first one is. */
+function replicaProblems({ stages }: LayoutParts): string[] {
+  const count = stages[0]?.replicas?.length ?? 0;
+  const problems = stages.flatMap(({ replicas = [] }, i) =>
+    replicas.length === count
+      ? []
+      : [
+          `stages[${i}].replicas: ${replicas.length} replicas, but stages[0] has ${count}: every stage needs as many`,
+        ],
+  );
+  if (problems.length > 0) return problems;
+  /** Where each device was seen first: the stage's first device, and the replica (0: the first one). */
+  const seen = new Map<
+    string,
+    { readonly first: string; readonly replica: number; readonly place: string }
+  >();
+  stages.forEach(({ device, replicas = [] }, i) => {
+    if (device === undefined) return;
+    [device, ...replicas].forEach((name, replica) => {
+      const place = replica === 0 ? `stages[${i}].device` : `stages[${i}].replicas[${replica - 1}]`;
+      const known = seen.get(name) ?? { first: device, replica, place };
+      seen.set(name, known);
+      if (known.replica !== replica)
+        problems.push(
+          `${place}: device "${name}" belongs to another replica by ${known.place}: replicas share no device`,
+        );
+      else if (known.first !== device)
+        problems.push(
+          `${place}: device "${name}" is the copy of ${known.first} in ${known.place}, here of ${device}: stages that share a device share its copies`,
+        );
+    });
+  });
+  const copies = new Map<string, string>();
+  stages.forEach(({ device, replicas = [] }, i) => {
+    replicas.forEach((name, r) => {
+      const key = `${device} ${r}`;
+      const known = copies.get(key) ?? name;
+      copies.set(key, known);
+      if (known !== name)
+        problems.push(
+          `stages[${i}].replicas[${r}]: device "${name}", but another stage of ${device} has its copy on "${known}": use the same`,
+        );
+    });
+  });
+  return problems;
 }
 
 function groupProblems({ stages }: LayoutParts): string[] {
@@ -100,15 +161,21 @@ function placementProblems({ stages }: Layout, groups: readonly string[]): strin
 
 /** Parts may differ in size by 1, but none may be empty. */
 function itemProblems(
-  { microBatches, chunks, shortestChunk }: Layout,
+  { stages, microBatches, chunks, shortestChunk }: Layout,
   shapes: readonly BatchShape[],
 ): string[] {
+  const replicas = replicaCount({ stages });
   const problems: string[] = [];
   const smallest = shapes.toSorted((a, b) => a.batch - b.batch)[0];
-  if (smallest !== undefined && microBatches > smallest.batch)
+  if (smallest !== undefined && replicas * microBatches > smallest.batch) {
+    const most = Math.floor(smallest.batch / replicas);
+    const parts = replicas === 1 ? "" : ` for each of ${replicas} replicas`;
     problems.push(
-      `microBatches: ${microBatches} micro-batches, but a mini-batch (${shapeKey(smallest)}) has ${smallest.batch} samples: use at most ${smallest.batch}`,
+      most === 0
+        ? `stages[0].replicas: ${replicas} replicas, but a mini-batch (${shapeKey(smallest)}) has ${smallest.batch} samples: use at most ${smallest.batch}`
+        : `microBatches: ${microBatches} micro-batches${parts}, but a mini-batch (${shapeKey(smallest)}) has ${smallest.batch} samples: use at most ${most}`,
     );
+  }
   if (chunks === 1) return problems;
   const shortest = shapes.toSorted((a, b) => (a.time ?? 0) - (b.time ?? 0))[0];
   const fits = shortestChunk === undefined ? chunks <= (shortest?.time ?? 0) : shortest?.time !== undefined;

@@ -11,6 +11,8 @@ export interface LayoutDevice {
 /** The groups that one device holds; work goes through the stages in their order. */
 export interface LayoutStage {
   readonly device: string;
+  /** Devices that hold the same groups for other samples of every mini-batch (the data axis); as many in every stage; default none. */
+  readonly replicas?: readonly string[] | undefined;
   readonly groups: readonly string[];
 }
 
@@ -53,6 +55,23 @@ export function chunksOf(
   time: number,
 ): number {
   return Math.max(1, Math.min(chunks, Math.floor(time / shortestChunk)));
+}
+
+/** Copies of the whole pipeline, each for a share of the samples: the size of the data axis. */
+export function replicaCount({ stages }: Pick<Layout, "stages">): number {
+  return 1 + (stages[0]?.replicas?.length ?? 0);
+}
+
+/** The device of a stage in a replica, as an index into the devices of the layout. */
+export function deviceAt({ devices, stages }: Layout, stage: number, replica = 0): number {
+  const { device, replicas = [] } = stages[stage] as LayoutStage;
+  return devices.findIndex(({ name }) => name === [device, ...replicas][replica]);
+}
+
+/** The devices of one replica, as indices into the devices of the layout, in their order. */
+export function devicesOfReplica(layout: Layout, replica: number): readonly number[] {
+  const used = new Set(layout.stages.map((_, stage) => deviceAt(layout, stage, replica)));
+  return [...used].sort((a, b) => a - b);
 }
 
 /** Everything on one device, one item: what all other layouts are compared with. */

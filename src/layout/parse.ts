@@ -31,7 +31,9 @@ export function parseLayout(source: string, ...checks: readonly LayoutCheck[]): 
 /** The layout as JSON with its fields in a fixed order, one line for each device and stage; ends with a line break. */
 export function printLayout(layout: Layout): string {
   const devices = layout.devices.map(({ name, threads }) => printRecord({ name, threads }));
-  const stages = layout.stages.map(({ device, groups }) => printRecord({ device, groups }));
+  const stages = layout.stages.map(({ device, replicas, groups }) =>
+    printRecord({ device, ...(replicas && { replicas }), groups }),
+  );
   const { microBatches, chunks, shortestChunk, schedule, weights, recompute } = layout;
   const shortest = shortestChunk === undefined ? {} : { shortestChunk };
   const counts = Object.entries({ microBatches, chunks, ...shortest, schedule, weights, recompute }).map(
@@ -95,7 +97,7 @@ function kindOf(value: unknown): string {
 const layoutSchema: z.ZodType<Layout> = record({
   version: custom<1>((value) => value === 1, "1, the only version there is"),
   devices: listOf(record({ name: text, threads: positiveInteger })),
-  stages: listOf(record({ device: text, groups: listOf(text) })),
+  stages: listOf(record({ device: text, replicas: listOf(text).optional(), groups: listOf(text) })),
   microBatches: positiveInteger,
   chunks: positiveInteger,
   shortestChunk: positiveInteger.optional(),
@@ -117,6 +119,7 @@ const partsSchema: z.ZodType<LayoutParts> = z.object({
     z
       .object({
         device: z.string().optional().catch(undefined),
+        replicas: z.array(z.string()).optional().catch(undefined),
         groups: z.array(z.string().optional().catch(undefined)).catch([undefined]),
       })
       .catch({ groups: [undefined] }),

@@ -6,7 +6,7 @@ import { flowsOf } from "../cost/flow.ts";
 import type { BatchShape } from "../data/dataset.ts";
 import type { DType } from "../graph/dtype.ts";
 import { layoutProblems, modelProblems } from "../layout/check.ts";
-import { chunksOf, type Layout } from "../layout/layout.ts";
+import { chunksOf, deviceAt, devicesOfReplica, type Layout, replicaCount } from "../layout/layout.ts";
 import { buildForward, type ForwardGraph, type ModelSource } from "../model/forward.ts";
 import type { Initializer } from "../model/initializer.ts";
 import type { ParameterSpec, StateSpec } from "../model/model-builder.ts";
@@ -14,9 +14,10 @@ import type { Optimizer } from "../model/optimizer.ts";
 import type { Program } from "../program/program.ts";
 import { assertPrograms } from "../program/verify.ts";
 import { allActions, type Schedule } from "../schedule/action.ts";
+import { scheduleSpec } from "../schedule/layout-spec.ts";
 import { schedule } from "../schedule/schedule.ts";
 import { partition } from "./partition.ts";
-import type { ItemSlice, PartitionSource } from "./source.ts";
+import type { ItemSlice, PartitionStep, Replica } from "./source.ts";
 
 export interface CompileSource extends ModelSource {
   readonly optimizer: Optimizer;
@@ -49,16 +50,19 @@ export function compileTraining(source: CompileSource, layout: Layout, shape: Ba
   const steps = forwards.map((graph) => trainingStep(graph, { optimizer: source.optimizer, ...again }));
   const step = steps[0] as TrainingStep;
   const programs = partition({
-    ...placement(layout),
+    stageOf: stageFinder(layout),
+    devices: layout.devices.length,
     inputs: source.inputs,
-    steps,
-    items: items.slices,
     weights: layout.weights,
-    schedule: scheduleOf(layout, items.slices),
+    replicas: items.slices.map((slices, replica) => ({
+      ...ownSteps(steps, slices),
+      schedule: scheduleOf(layout, replica, slices),
+      deviceOf: (stage) => deviceAt(layout, stage, replica),
+    })),
   });
   assertPrograms(programs);
   const targets = items.slices
-    .flat()
+    .flat(2)
     .reduce((sum, { step: index }) => sum + (forwards[index]?.targets ?? 0), 0);
   return {
     programs,
@@ -69,23 +73,32 @@ export function compileTraining(source: CompileSource, layout: Layout, shape: Ba
   };
 }
 
-/** Programs that compute the loss of a mini-batch of `shape` without learning: one item, through all stages of a layout that trains. */
+/** Programs that compute the loss of a mini-batch of `shape` without learning: one item for each replica, through all stages of a layout that trains. */
 export function compileEvaluation(source: CompileSource, layout: Layout, shape: BatchShape): CompiledStep {
-  const graph = forward(source, shape, shape, false);
-  const slice: ItemSlice = { step: 0, batch: [0, shape.batch], time: [0, shape.time ?? 1] };
-  const order: Schedule = layout.devices.map((_, device) =>
-    allActions({ stages: layout.stages.length, microBatches: 1, chunks: 1, weights: "fused" }).filter(
-      ({ phase, stage }) => phase === "F" && deviceOf(layout, stage) === device,
-    ),
-  );
+  const items = cutItems(shape, { ...layout, microBatches: 1, chunks: 1 });
+  const graphs = items.shapes.map((item) => forward(source, item, shape, false));
+  const [graph] = graphs;
+  invariant(graph !== undefined, "a mini-batch has at least one item");
   const states = graph.states.filter(({ kind }) => kind === "statistic");
-  const programs = partition({
-    ...placement(layout),
-    inputs: source.inputs,
-    steps: [{ item: graph.graph, states, gradients: [] }],
-    items: [[slice]],
+  const steps = graphs.map((one): PartitionStep => ({ item: one.graph, states, gradients: [] }));
+  const forwardOnly = allActions({
+    stages: layout.stages.length,
+    microBatches: 1,
+    chunks: 1,
     weights: "fused",
-    schedule: order,
+  }).filter(({ phase }) => phase === "F");
+  const programs = partition({
+    stageOf: stageFinder(layout),
+    devices: layout.devices.length,
+    inputs: source.inputs,
+    weights: "fused",
+    replicas: items.slices.map((slices, replica) => ({
+      ...ownSteps(steps, slices),
+      schedule: layout.devices.map((_, device) =>
+        forwardOnly.filter(({ stage }) => deviceAt(layout, stage, replica) === device),
+      ),
+      deviceOf: (stage) => deviceAt(layout, stage, replica),
+    })),
   });
   assertPrograms(programs);
   return {
@@ -93,7 +106,7 @@ export function compileEvaluation(source: CompileSource, layout: Layout, shape: 
     parameters: graph.parameters,
     statistics: states,
     optimizerStates: [],
-    targets: graph.targets,
+    targets: items.slices.flat(2).reduce((sum, { step }) => sum + (graphs[step]?.targets ?? 0), 0),
   };
 }
 
@@ -118,58 +131,81 @@ function forward(
 }
 
 /** Throws a `UserError` with everything that keeps the layout from placing the model. */
-function checkPlacement(layout: Layout, { graph }: ForwardGraph): void {
+function checkPlacement(layout: Layout, { graph, states }: ForwardGraph): void {
   const own = layoutProblems(layout);
   const model = { groups: groupsOf({ graph }), shapes: [], flows: flowsOf(graph) };
-  const problems = own.length > 0 ? own : modelProblems(layout, model);
+  const problems =
+    own.length > 0 ? own : [...modelProblems(layout, model), ...replicaProblems(layout, states)];
   if (problems.length > 0) throw new UserError("the layout cannot place the model", problems);
 }
 
-function placement(layout: Layout): Pick<PartitionSource, "stageOf" | "deviceOf"> {
+/** Running statistics of different samples would drift apart. */
+function replicaProblems(layout: Layout, states: readonly StateSpec[]): readonly string[] {
+  if (replicaCount(layout) === 1) return [];
+  return states.flatMap(({ name, group, kind }) =>
+    kind === "statistic"
+      ? [
+          `stages: group "${group}" keeps the statistic "${name}" of its samples, and replicas see different samples: use one replica, or a normalisation without statistics`,
+        ]
+      : [],
+  );
+}
+
+function stageFinder(layout: Layout): (group: string) => number {
   const stages = new Map(
     layout.stages.flatMap(({ groups }, stage) => groups.map((group) => [group, stage] as const)),
   );
-  const stageOf = (group: string): number => {
+  return (group) => {
     const stage = stages.get(group);
     invariant(stage !== undefined, `group "${group}" is in no stage`);
     return stage;
   };
-  return { stageOf, deviceOf: (stage) => deviceOf(layout, stage) };
 }
 
-function deviceOf(layout: Layout, stage: number): number {
-  return layout.devices.findIndex(({ name }) => name === layout.stages[stage]?.device);
+/** The actions of every device for the items of one replica; none on the devices of the others. */
+function scheduleOf(layout: Layout, replica: number, items: readonly (readonly ItemSlice[])[]): Schedule {
+  const order = schedule(scheduleSpec(layout, items.length, items[0]?.length ?? 1));
+  const devices = devicesOfReplica(layout, 0);
+  const copies = new Map(
+    layout.stages.map((_, stage) => [deviceAt(layout, stage, replica), deviceAt(layout, stage)]),
+  );
+  return layout.devices.map((_, device) => order[devices.indexOf(copies.get(device) ?? -1)] ?? []);
 }
 
-function scheduleOf(layout: Layout, items: readonly (readonly ItemSlice[])[]): Schedule {
-  return schedule({
-    kind: layout.schedule,
-    devices: layout.devices.length,
-    stages: layout.stages.length,
-    microBatches: items.length,
-    chunks: items[0]?.length ?? 1,
-    weights: layout.weights,
-    placement: layout.stages.map((_, stage) => deviceOf(layout, stage)),
-  });
+/** The steps that a replica's items use, numbered afresh: joined weight gradients need items of one shape. */
+function ownSteps(
+  steps: readonly PartitionStep[],
+  slices: readonly (readonly ItemSlice[])[],
+): Pick<Replica, "steps" | "items"> {
+  const used = [...new Set(slices.flat().map(({ step }) => step))];
+  return {
+    steps: used.map((step) => steps[step] as PartitionStep),
+    items: slices.map((row) => row.map((slice) => ({ ...slice, step: used.indexOf(slice.step) }))),
+  };
 }
 
-/** The items of a mini-batch and the distinct shapes among them. */
+/** The items of a mini-batch by replica, micro-batch and chunk, and the distinct shapes among them. */
 function cutItems(
   shape: BatchShape,
   layout: Layout,
-): { readonly slices: readonly (readonly ItemSlice[])[]; readonly shapes: readonly BatchShape[] } {
+): {
+  readonly slices: readonly (readonly (readonly ItemSlice[])[])[];
+  readonly shapes: readonly BatchShape[];
+} {
   const shapes: BatchShape[] = [];
-  const batches = evenParts(shape.batch, layout.microBatches);
   const times = evenParts(shape.time ?? 1, shape.time === undefined ? 1 : chunksOf(layout, shape.time));
-  const slices = batches.map((batch) =>
-    times.map((time): ItemSlice => {
-      const item: BatchShape = {
-        batch: batch[1] - batch[0],
-        ...(shape.time !== undefined && { time: time[1] - time[0] }),
-      };
-      const known = shapes.findIndex((other) => other.batch === item.batch && other.time === item.time);
-      return { step: known >= 0 ? known : shapes.push(item) - 1, batch, time };
-    }),
+  const slices = evenParts(shape.batch, replicaCount(layout)).map(([first, end]) =>
+    evenParts(end - first, layout.microBatches).map(([from, to]) =>
+      times.map((time): ItemSlice => {
+        const item: BatchShape = {
+          batch: to - from,
+          ...(shape.time !== undefined && { time: time[1] - time[0] }),
+        };
+        const known = shapes.findIndex((other) => other.batch === item.batch && other.time === item.time);
+        const step = known >= 0 ? known : shapes.push(item) - 1;
+        return { step, batch: [first + from, first + to], time };
+      }),
+    ),
   );
   return { slices, shapes };
 }

@@ -15,14 +15,16 @@ import {
 
 export class DeviceWriter {
   readonly device: number;
+  readonly #replica: number;
   readonly #kernels = new Map<Graph, number>();
   readonly #buffers: BufferSpec[] = [];
   readonly #ids = new Map<string, number>();
   readonly #instructions: Instruction[] = [];
   readonly #feeds: Feed[] = [];
 
-  constructor(device: number) {
+  constructor(device: number, replica: number) {
     this.device = device;
+    this.#replica = replica;
   }
 
   /** The buffer of this name, declared on first use. */
@@ -67,6 +69,7 @@ export class DeviceWriter {
   build(): Program {
     return {
       device: this.device,
+      ...(this.#replica > 0 && { replica: this.#replica }),
       kernels: [...this.#kernels.keys()],
       buffers: this.#buffers,
       instructions: withFrees(this.#buffers, this.#instructions),

@@ -12,16 +12,16 @@ import type { Weights } from "../schedule/action.ts";
 import type { DeviceWriter } from "./device-writer.ts";
 import { type ItemPlan, segmentsOf } from "./item-plan.ts";
 import type { Segment } from "./segments.ts";
-import type { PartitionSource } from "./source.ts";
+import type { ReplicaSource } from "./source.ts";
 import { moreRows, stackRows } from "./stack-rows.ts";
 
 export class ItemBuffers {
-  readonly #source: PartitionSource;
+  readonly #source: ReplicaSource;
   readonly #joined = new Map<Segment, Segment>();
   /** Values with stacked rows, by device. */
   readonly #stacked = new Map<number, Set<ValueId>>();
 
-  constructor(source: PartitionSource, plans: readonly ItemPlan[]) {
+  constructor(source: ReplicaSource, plans: readonly ItemPlan[]) {
     this.#source = source;
     const count = joinedItems(source);
     const [plan] = plans;
@@ -92,7 +92,7 @@ function joinedItems({
   items,
 }: {
   readonly weights: Weights;
-  readonly items: PartitionSource["items"];
+  readonly items: ReplicaSource["items"];
 }): number {
   const chunks = items[0]?.length ?? 1;
   if (weights === "deferred") return items.length * chunks;

@@ -12,11 +12,11 @@ import { ItemBuffers } from "./item-buffers.ts";
 import { type ItemPlan, planItem, segmentsOf } from "./item-plan.ts";
 import type { Mail } from "./mail.ts";
 import type { Segment } from "./segments.ts";
-import type { ItemSlice, PartitionSource } from "./source.ts";
+import type { ItemSlice, ReplicaSource } from "./source.ts";
 import { type Target, TargetGraphs } from "./target-graph.ts";
 
 export class ItemWriter {
-  readonly #source: PartitionSource;
+  readonly #source: ReplicaSource;
   readonly #writers: readonly DeviceWriter[];
   readonly #mail: Mail;
   readonly #plans: readonly ItemPlan[];
@@ -30,7 +30,7 @@ export class ItemWriter {
   /** Sends that wait for the W of their item (weights "fused"). */
   readonly #held = new Map<string, (() => void)[]>();
 
-  constructor(source: PartitionSource, writers: readonly DeviceWriter[], mail: Mail) {
+  constructor(source: ReplicaSource, writers: readonly DeviceWriter[], mail: Mail) {
     this.#source = source;
     this.#writers = writers;
     this.#mail = mail;

@@ -1,32 +1,45 @@
 /**
  * From the training step, a placement and a schedule to one program for each device. Walks the schedule; each action becomes the
  * segments of its stage and phase, with a receive before the first use of what comes from elsewhere and a send after what is needed
- * elsewhere. Any value may go from any stage to any other: skip connections, several tensors, tied parameters.
+ * elsewhere. Any value may go from any stage to any other: skip connections, several tensors, tied parameters. Every replica is a
+ * pipeline of its own; they meet when they add up their gradients.
  */
 
 import { invariant } from "../base/errors.ts";
 import type { Program } from "../program/program.ts";
 import { type Action, piecesOf, type Weights } from "../schedule/action.ts";
+import { addUpReplicas } from "./add-up.ts";
 import { DeviceWriter } from "./device-writer.ts";
 import { ItemWriter } from "./item-writer.ts";
 import { Mail } from "./mail.ts";
-import type { PartitionSource } from "./source.ts";
+import type { PartitionSource, ReplicaSource } from "./source.ts";
 import { UpdateWriter } from "./update-writer.ts";
 
-/** The programs of all devices, by device; as many as the schedule has. */
+/** The programs of all devices, by device; replicas differ in their samples only. */
 export function partition(source: PartitionSource): readonly Program[] {
-  const writers = source.schedule.map((_, device) => new DeviceWriter(device));
+  const writers = Array.from({ length: source.devices }, (_, device) => {
+    const replica = source.replicas.findIndex(({ schedule }) => (schedule[device]?.length ?? 0) > 0);
+    return new DeviceWriter(device, Math.max(0, replica));
+  });
   const mail = new Mail(writers);
-  const items = new ItemWriter(source, writers, mail);
-  for (const [device, actions] of source.schedule.entries()) {
-    for (const piece of piecesOf(inStageOrder(actions, source.weights), source.weights))
+  const replicas = source.replicas.map((replica): ReplicaSource => ({ ...source, ...replica }));
+  for (const replica of replicas) writeItems(replica, writers, mail);
+  addUpReplicas(source, writers);
+  for (const replica of replicas) {
+    const [first] = replica.steps;
+    invariant(first !== undefined, "at least one step");
+    const { update } = first;
+    if (update !== undefined) new UpdateWriter({ ...first, update }, replica, writers, mail).write();
+  }
+  return writers.map((writer) => writer.build());
+}
+
+function writeItems(replica: ReplicaSource, writers: readonly DeviceWriter[], mail: Mail): void {
+  const items = new ItemWriter(replica, writers, mail);
+  for (const [device, actions] of replica.schedule.entries()) {
+    for (const piece of piecesOf(inStageOrder(actions, replica.weights), replica.weights))
       items.write(device, piece);
   }
-  const [first] = source.steps;
-  invariant(first !== undefined, "at least one step");
-  const { update } = first;
-  if (update !== undefined) new UpdateWriter({ ...first, update }, source, writers, mail).write();
-  return writers.map((writer) => writer.build());
 }
 
 /** With deferred weights, the W at the end of a device's actions stage by stage: the W of a stage are one piece. */

@@ -15,14 +15,30 @@ export interface ItemSlice {
 /** A training step, or for evaluation one without the update. */
 export type PartitionStep = Pick<TrainingStep, "item" | "states" | "gradients"> & { readonly update?: Graph };
 
-export interface PartitionSource {
+/** One copy of the pipeline with its share of the samples. */
+export interface Replica {
   /** One step for each distinct item shape; they differ in shapes only. */
   readonly steps: readonly PartitionStep[];
   /** Items by micro-batch and chunk. */
   readonly items: readonly (readonly ItemSlice[])[];
+  /** The actions of every device of the step; those of other replicas have none. */
   readonly schedule: Schedule;
+  readonly deviceOf: (stage: number) => number;
+}
+
+/** What is the same in all replicas. */
+export interface Shared {
   readonly weights: Weights;
   readonly inputs: readonly InputSpec[];
   readonly stageOf: (group: string) => number;
-  readonly deviceOf: (stage: number) => number;
+}
+
+/** What one replica's writers work from. */
+export type ReplicaSource = Replica & Shared;
+
+export interface PartitionSource extends Shared {
+  /** Number of devices of the step. */
+  readonly devices: number;
+  /** At least one; no two share a device. */
+  readonly replicas: readonly Replica[];
 }

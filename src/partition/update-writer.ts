@@ -11,10 +11,11 @@ import type { Graph, GraphInput, Node, ValueId } from "../graph/graph.ts";
 import type { TensorType } from "../graph/shape.ts";
 import { lossOutput } from "../model/forward.ts";
 import type { BufferKind, BufferSpec } from "../program/program.ts";
+import { lossMaker } from "./add-up.ts";
 import type { DeviceWriter } from "./device-writer.ts";
 import type { Mail } from "./mail.ts";
 import { cutSegments, type Segment } from "./segments.ts";
-import type { PartitionSource } from "./source.ts";
+import type { ReplicaSource } from "./source.ts";
 import { type Target, TargetGraphs } from "./target-graph.ts";
 
 /** Marks the places of what the norm depends on. */
@@ -27,7 +28,7 @@ interface Copy {
   readonly holder: DeviceWriter;
 }
 
-type Placement = Pick<PartitionSource, "stageOf" | "deviceOf">;
+type Placement = Pick<ReplicaSource, "stageOf" | "deviceOf" | "schedule">;
 
 export class UpdateWriter {
   readonly #update: Graph;
@@ -96,8 +97,13 @@ export class UpdateWriter {
       segment.place.endsWith(isBefore) ? [] : [this.#deviceOf(segment)],
     );
     const copying = this.#copies().map(({ holder }) => holder.device);
-    const counting = this.#writers.filter((writer) => writer.holds("statistic")).map(({ device }) => device);
+    const counting = this.#own.filter((writer) => writer.holds("statistic")).map(({ device }) => device);
     return new Set([...updating, ...copying, ...counting]);
+  }
+
+  /** The writers of this replica. */
+  get #own(): readonly DeviceWriter[] {
+    return this.#writers.filter(({ device }) => this.#placement.schedule[device]?.length !== 0);
   }
 
   #addUser(value: ValueId, device: number): void {
@@ -179,7 +185,7 @@ export class UpdateWriter {
       );
       if (owner === undefined || !isParameter) return [];
       const spec: BufferSpec = { name, type: this.#update.types[value] as TensorType, kind: "parameter" };
-      const holders = this.#writers.filter((writer) => writer !== owner && writer.has(name));
+      const holders = this.#own.filter((writer) => writer !== owner && writer.has(name));
       return holders.map((holder) => ({ spec, owner, holder }));
     });
   }
@@ -197,16 +203,6 @@ export class UpdateWriter {
   #deviceOf(segment: Segment): number {
     return this.#placement.deviceOf(this.#placement.stageOf(segment.group));
   }
-}
-
-/** The group in which the loss arises, as for a gradient. */
-function lossMaker({
-  nodes,
-  outputs,
-}: Graph): readonly { readonly output: string; readonly group: string }[] {
-  const loss = outputs.find(({ name }) => name === lossOutput);
-  const node = nodes.find((candidate) => loss !== undefined && candidate.outputs.includes(loss.value));
-  return node === undefined ? [] : [{ output: lossOutput, group: node.group }];
 }
 
 /** The nodes that `value` depends on. */

@@ -4,11 +4,12 @@ import { UserError } from "../base/errors.ts";
 import { flowsOf } from "../cost/flow.ts";
 import type { BatchShape } from "../data/dataset.ts";
 import { type LayoutModel, layoutProblems, modelProblems } from "../layout/check.ts";
-import type { Layout } from "../layout/layout.ts";
+import { devicesOfReplica, type Layout } from "../layout/layout.ts";
 import type { LayoutCheck } from "../layout/parse.ts";
 import { buildForward } from "../model/forward.ts";
 import { type CompileSource, groupsOf } from "../partition/compile.ts";
-import { type ScheduleSpec, specProblems } from "../schedule/schedule.ts";
+import { scheduleSpec } from "../schedule/layout-spec.ts";
+import { specProblems } from "../schedule/schedule.ts";
 
 /** What layouts are checked against: the groups and flows of `source`, and the shapes of the mini-batches to train on. */
 export function layoutModel(
@@ -38,20 +39,7 @@ export function scheduleProblems(layout: Layout): readonly string[] {
   const problems = specProblems(scheduleSpec(layout, layout.microBatches, layout.chunks)).map(
     (problem) => `schedule: ${problem}`,
   );
-  if (layout.schedule === "interleaved-1f1b" && layout.stages.length === layout.devices.length)
+  if (layout.schedule === "interleaved-1f1b" && layout.stages.length === devicesOfReplica(layout, 0).length)
     problems.push("schedule: interleaved-1f1b needs several stages on each device: use 1f1b, or more stages");
   return problems;
-}
-
-/** The schedule that `layout` asks for, over so many items. */
-export function scheduleSpec(layout: Layout, microBatches: number, chunks: number): ScheduleSpec {
-  return {
-    kind: layout.schedule,
-    devices: layout.devices.length,
-    stages: layout.stages.length,
-    microBatches,
-    chunks,
-    weights: layout.weights,
-    placement: layout.stages.map(({ device }) => layout.devices.findIndex(({ name }) => name === device)),
-  };
 }

@@ -9,11 +9,11 @@ import { type BatchShape, shapeKey } from "../data/dataset.ts";
 import { chunksOf, type Layout } from "../layout/layout.ts";
 import { evenParts } from "../partition/compile.ts";
 import type { Action, Schedule, StageEdge, Work } from "../schedule/action.ts";
+import { scheduleSpec } from "../schedule/layout-spec.ts";
 import { replay } from "../schedule/replay.ts";
 import { schedule } from "../schedule/schedule.ts";
 import { peakItems } from "../schedule/verify.ts";
 import { type PlanDevice, speedOf } from "./balance.ts";
-import { scheduleSpec } from "./check-layout.ts";
 import { type ItemWork, type StageWork, stageWork, type WorkBook } from "./item-work.ts";
 
 /** Costs that every item pays whatever it computes. */

@@ -212,8 +212,8 @@ const writers: { readonly [K in BufferKind]: string } = {
   parameter: "is written by U and by receives only",
   optimizer: "is written by U only",
   statistic: "is written by F only",
-  gradient: "is written by B, W and receives only",
-  result: "is written by F and U only",
+  gradient: "is written by B, W, receives and all-reduces only",
+  result: "is written by F, U and all-reduces only",
   data: "is never written by instructions",
   scalar: "is never written by instructions",
   constant: "is never written by instructions",
@@ -221,7 +221,7 @@ const writers: { readonly [K in BufferKind]: string } = {
 };
 
 function mayWrite(kind: BufferKind, instruction: Instruction): boolean {
-  const phase = instruction.kind === "run" ? instruction.phase : "receive";
+  const phase = instruction.kind === "run" ? instruction.phase : instruction.kind;
   switch (kind) {
     case "parameter":
       return phase === "U" || phase === "receive";
@@ -230,9 +230,9 @@ function mayWrite(kind: BufferKind, instruction: Instruction): boolean {
     case "statistic":
       return phase === "F";
     case "gradient":
-      return phase === "B" || phase === "W" || phase === "receive";
+      return phase === "B" || phase === "W" || phase === "receive" || phase === "all-reduce";
     case "result":
-      return phase === "F" || phase === "U";
+      return phase === "F" || phase === "U" || phase === "all-reduce";
     case "data":
     case "scalar":
     case "constant":

@@ -16,11 +16,19 @@ export interface MessageChannel {
   readonly label: string;
 }
 
-/** All channels of a run; a transport plan (src/execute/transport.ts) without groups. */
+/** Devices that add up tensors together. */
+export interface MessageGroup {
+  readonly id: number;
+  readonly ranks: readonly number[];
+  readonly label: string;
+}
+
+/** All that the devices of a run say to each other; a transport plan (src/execute/transport.ts). */
 export interface MessagePlan {
   /** Number of devices. */
   readonly size: number;
   readonly channels: readonly MessageChannel[];
+  readonly groups: readonly MessageGroup[];
 }
 
 /**
@@ -29,8 +37,13 @@ export interface MessagePlan {
  */
 export function channelPlan(sets: readonly (readonly Program[])[]): MessagePlan {
   const channels = new Map<string, MessageChannel>();
+  const groups = new Map<number, MessageGroup>();
   for (const { device, buffers, instructions } of sets.flat()) {
     for (const instruction of instructions) {
+      if (instruction.kind === "all-reduce") {
+        const { group: id, ranks } = instruction;
+        groups.set(id, { id, ranks, label: `devices ${ranks.join(", ")}` });
+      }
       if (instruction.kind !== "send") continue;
       const { to, tag, buffer } = instruction;
       const { name, type } = buffers[buffer] as BufferSpec;
@@ -41,5 +54,9 @@ export function channelPlan(sets: readonly (readonly Program[])[]): MessagePlan 
     }
   }
   const sorted = [...channels.values()].sort((a, b) => a.from - b.from || a.to - b.to || a.tag - b.tag);
-  return { size: sets.reduce((most, programs) => Math.max(most, programs.length), 0), channels: sorted };
+  return {
+    size: sets.reduce((most, programs) => Math.max(most, programs.length), 0),
+    channels: sorted,
+    groups: [...groups.values()].sort((a, b) => a.id - b.id),
+  };
 }

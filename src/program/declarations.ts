@@ -59,6 +59,15 @@ function strayNumbers(instruction: Instruction, { kernels, device }: Program, de
           : [`the tag must be a whole number of at least 0, got ${tag}`]),
       ];
     }
+    case "all-reduce": {
+      const { ranks } = instruction;
+      const strangers = ranks.filter((rank) => !isIndex(rank, devices));
+      return [
+        ...strangers.map((rank) => `names device ${rank}, but the devices are 0 to ${devices - 1}`),
+        ...(ranks.includes(device) ? [] : [`adds up over devices ${ranks.join(", ")}, but not its own`]),
+        ...(new Set(ranks).size < ranks.length ? ["names a device twice"] : []),
+      ];
+    }
     case "free":
     case "guard":
       return [];

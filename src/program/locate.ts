@@ -19,9 +19,16 @@ export function locateInstruction(program: Program, index: number): string {
   return `device ${device}${stage}${part}, instruction ${index} (${describeInstruction(program, index)})`;
 }
 
-/** `message "%7[0.1]" (4,096 B) from device 0`: what the device waits for at a receive; undefined at all other instructions. */
-export function awaitedMessage({ instructions, buffers }: Program, index: number): string | undefined {
+/** `message "%7[0.1]" (4,096 B) from device 0`: what the device waits for at a receive; an all-reduce waits for its group; undefined at all other instructions. */
+export function awaitedMessage(
+  { device, instructions, buffers }: Program,
+  index: number,
+): string | undefined {
   const instruction = instructions[index];
+  if (instruction?.kind === "all-reduce") {
+    const others = instruction.ranks.filter((rank) => rank !== device);
+    return `devices ${others.join(", ")} to add up "${buffers[instruction.buffer]?.name}"`;
+  }
   if (instruction?.kind !== "receive") return undefined;
   const { name, type } = buffers[instruction.buffer] as BufferSpec;
   return `message "${name}" (${bytesOfType(type).toLocaleString("en-US")} B) from device ${instruction.from}`;

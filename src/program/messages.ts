@@ -4,6 +4,7 @@
  */
 
 import { sameType, showType } from "../graph/shape.ts";
+import { allReduceFaults } from "./all-reduces.ts";
 import { faultAt, type ProgramFault, placeOf } from "./fault.ts";
 import type { BufferSpec, ItemId, Program, Receive, Send } from "./program.ts";
 import { replayPrograms, type StuckProgram } from "./replay.ts";
@@ -13,11 +14,13 @@ export function messageFaults(programs: readonly Program[]): ProgramFault[] {
   const messages = pairMessages(programs);
   const unpaired = messages.flatMap((message) => aloneFault(programs, message));
   const paired = messages.filter(isPair);
+  const uneven = allReduceFaults(programs);
   return [
     ...unpaired,
+    ...uneven,
     ...paired.flatMap((pair) => contentFaults(programs, pair)),
     ...guardFaults(programs, paired),
-    ...(unpaired.length === 0 ? deadlocks(programs) : []),
+    ...(unpaired.length + uneven.length === 0 ? deadlocks(programs) : []),
   ];
 }
 
@@ -164,14 +167,29 @@ function deadlockFault(
   all: readonly StuckProgram[],
 ): ProgramFault {
   const program = programs[device] as Program;
-  const peer = waitsFor.kind === "send" ? waitsFor.to : waitsFor.from;
+  const peer = awaitedPeer(device, waitsFor, all);
   const name = program.buffers[waitsFor.buffer]?.name;
   const other = all.find((stuck) => stuck.device === peer);
   const where =
     other === undefined ? "" : `, which waits at ${placeOf(programs[peer] as Program, other.instruction)}`;
-  const what =
-    waitsFor.kind === "send"
-      ? `waits for ever for device ${peer} to take the message before "${name}"`
-      : `waits for ever for "${name}" from device ${peer}`;
+  const what = {
+    send: `waits for ever for device ${peer} to take the message before "${name}"`,
+    receive: `waits for ever for "${name}" from device ${peer}`,
+    "all-reduce": `waits for ever for device ${peer} to add up "${name}"`,
+  }[waitsFor.kind];
   return faultAt(program, instruction, `${what}${where} (deadlock)`);
+}
+
+/** The device that is waited for; of a group the first one that waits for something else. */
+function awaitedPeer(
+  device: number,
+  waitsFor: StuckProgram["waitsFor"],
+  all: readonly StuckProgram[],
+): number {
+  if (waitsFor.kind === "send") return waitsFor.to;
+  if (waitsFor.kind === "receive") return waitsFor.from;
+  const isHere = (rank: number) =>
+    all.some((stuck) => stuck.device === rank && stuck.waitsFor.kind === "all-reduce");
+  const others = waitsFor.ranks.filter((rank) => rank !== device);
+  return others.find((rank) => !isHere(rank)) ?? others[0] ?? device;
 }

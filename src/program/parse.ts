@@ -24,6 +24,7 @@ interface Line {
 /** The lines of one program; those of each kernel apart. */
 interface Section {
   readonly device: number;
+  readonly replica?: number;
   readonly lines: Line[];
   readonly kernels: string[][];
 }
@@ -33,8 +34,8 @@ function cutSections(text: string, problems: string[]): readonly Section[] {
   text.split("\n").forEach((line, index) => {
     if (line.trim() === "") return;
     const section = sections.at(-1);
-    const program = /^program (\d+)$/.exec(line);
-    if (program) sections.push({ device: Number(program[1]), lines: [], kernels: [] });
+    const program = /^program (\d+)(?: replica (\d+))?$/.exec(line);
+    if (program) sections.push({ ...headerOf(program), lines: [], kernels: [] });
     else if (section === undefined) problems.push(`line ${index + 1}: expected "program 0", got "${line}"`);
     else if (line === `kernel k${section.kernels.length}`) section.kernels.push([]);
     else if (line.startsWith("    ") && section.kernels.length > 0) section.kernels.at(-1)?.push(line);
@@ -43,7 +44,11 @@ function cutSections(text: string, problems: string[]): readonly Section[] {
   return sections;
 }
 
-function readProgram({ device, lines, kernels }: Section, problems: string[]): Program {
+function headerOf([, device, replica]: Parts): Pick<Section, "device" | "replica"> {
+  return { device: Number(device), ...(replica !== undefined && { replica: Number(replica) }) };
+}
+
+function readProgram({ device, replica, lines, kernels }: Section, problems: string[]): Program {
   const buffers: BufferSpec[] = [];
   const feeds: Feed[] = [];
   const instructions: Instruction[] = [];
@@ -58,7 +63,8 @@ function readProgram({ device, lines, kernels }: Section, problems: string[]): P
   const graphs = kernels.map((kernel, index) =>
     readKernel(kernel, `kernel k${index} of program ${device}`, problems),
   );
-  return { device, kernels: graphs, buffers, instructions, feeds };
+  const header = { device, ...(replica !== undefined && { replica }) };
+  return { ...header, kernels: graphs, buffers, instructions, feeds };
 }
 
 function readKernel(lines: readonly string[], where: string, problems: string[]): Graph {
@@ -97,6 +103,7 @@ const lines = {
     `^run k(\\d+) ${list} -> ${list} ([FBWU]) stage (\\d+)${itemPart} @(${quoted}|[\\w.:/-]+)$`,
   ),
   message: new RegExp(`^(send|receive) (${reference}) (to|from) (\\d+) tag (\\d+)${itemPart}$`),
+  allReduce: new RegExp(`^all-reduce (${reference}) group (\\d+) of (\\d+(?:,\\d+)*)$`),
   other: new RegExp(`^(free|guard) (${reference})$`),
 } as const;
 
@@ -106,11 +113,12 @@ type Parts = readonly string[];
 /** What a line says; undefined where it cannot be read. */
 function readLine(text: string, idOf: IdOf): BufferSpec | Feed | Instruction | undefined {
   const part = (pattern: RegExp): Parts | undefined => pattern.exec(text) ?? undefined;
-  const [buffer, feed, run, message, other] = [
+  const [buffer, feed, run, message, allReduce, other] = [
     part(lines.buffer),
     part(lines.feed),
     part(lines.run),
     part(lines.message),
+    part(lines.allReduce),
     part(lines.other),
   ];
   try {
@@ -118,11 +126,21 @@ function readLine(text: string, idOf: IdOf): BufferSpec | Feed | Instruction | u
     if (feed) return readFeed(feed, idOf);
     if (run) return readRun(run, idOf);
     if (message) return readMessage(message, idOf);
+    if (allReduce) return readAllReduce(allReduce, idOf);
     return other && { kind: other[1] as "free" | "guard", buffer: idOf(other[2] as string) };
   } catch (error) {
     if (error instanceof SyntaxError) return undefined;
     throw error;
   }
+}
+
+function readAllReduce([, buffer = "", group, ranks = ""]: Parts, idOf: IdOf): Instruction {
+  return {
+    kind: "all-reduce",
+    buffer: idOf(buffer),
+    group: Number(group),
+    ranks: ranks.split(",").map(Number),
+  };
 }
 
 function readBuffer(

@@ -6,6 +6,7 @@
  *     run         one kernel over buffers
  *     send        a copy of a buffer leaves for another device; the buffer may be reused after the instruction that frees it
  *     receive     the next message of the channel (from, tag) arrives in a buffer
+ *     all-reduce  a buffer of every device of a group becomes the sum of what they hold; all of them wait for each other
  *     free        the buffer's contents are not needed any more
  *     guard       the program ends here if a scalar is not finite
  *     results     `result` buffers are read after the last instruction
@@ -74,6 +75,16 @@ export interface Receive {
   readonly item?: ItemId;
 }
 
+/** Replaces the buffer, on all devices of a group, by the sum of what they hold, added in the order of `ranks`. */
+export interface AllReduce {
+  readonly kind: "all-reduce";
+  readonly buffer: number;
+  /** Names the group; the same devices have the same number in all programs of a run. */
+  readonly group: number;
+  /** The devices of the group, this one among them. */
+  readonly ranks: readonly number[];
+}
+
 export interface Free {
   readonly kind: "free";
   readonly buffer: number;
@@ -85,7 +96,7 @@ export interface Guard {
   readonly buffer: number;
 }
 
-export type Instruction = Run | Send | Receive | Free | Guard;
+export type Instruction = Run | Send | Receive | AllReduce | Free | Guard;
 
 /** A block of a data input of the whole mini-batch, beginning at `start` (one index for each dim) and as large as `buffer`. */
 export interface Feed {
@@ -97,6 +108,8 @@ export interface Feed {
 export interface Program {
   /** Index of the device. */
   readonly device: number;
+  /** Which copy of the pipeline it belongs to, where there are several for different samples; default 0. */
+  readonly replica?: number;
   readonly kernels: readonly Graph[];
   readonly buffers: readonly BufferSpec[];
   readonly instructions: readonly Instruction[];
@@ -114,6 +127,7 @@ export function readsOf(instruction: Instruction): readonly number[] {
     case "run":
       return instruction.inputs;
     case "send":
+    case "all-reduce":
     case "guard":
       return [instruction.buffer];
     case "receive":
@@ -130,6 +144,7 @@ export function writesOf(instruction: Instruction): readonly number[] {
     case "run":
       return instruction.outputs;
     case "receive":
+    case "all-reduce":
       return [instruction.buffer];
     case "send":
     case "free":

@@ -8,12 +8,14 @@
  */
 
 import { bytesOfType } from "../graph/shape.ts";
-import type { BufferSpec, Instruction, Program, Receive, Run, Send } from "./program.ts";
+import type { AllReduce, BufferSpec, Instruction, Program, Receive, Run, Send } from "./program.ts";
 
 /** Durations in seconds (or any one unit of time). */
 export interface ProgramCosts {
   readonly duration: (run: Run, program: Program) => number;
   readonly transfer: (bytes: number, send: Send, program: Program) => number;
+  /** Seconds of an all-reduce from when its last device came to it; default none. */
+  readonly allReduce?: (bytes: number, instruction: AllReduce) => number;
   /** Messages that a channel (from, to, tag) holds; a send blocks while there are as many. Default: any number. */
   readonly slots?: number;
 }
@@ -24,11 +26,11 @@ export interface Timed {
   readonly end: number;
 }
 
-/** A device that can never go on, and the message or the slot it waits for. */
+/** A device that can never go on, and the message, the slot or the other devices it waits for. */
 export interface StuckProgram {
   readonly device: number;
   readonly instruction: number;
-  readonly waitsFor: Send | Receive;
+  readonly waitsFor: Send | Receive | AllReduce;
 }
 
 export interface ProgramReplay {
@@ -42,19 +44,19 @@ export interface ProgramReplay {
 
 /** The course of one step; program i is that of device i. Never throws, also not for programs that `verifyPrograms` would refuse. */
 export function replayPrograms(programs: readonly Program[], costs: ProgramCosts): ProgramReplay {
-  const channels = new Map<string, Channel>();
+  const traffic: Traffic = { channels: new Map(), meetings: new Map() };
   const devices = programs.map((program) => ({ program, timed: [] as Timed[], now: 0 }));
   let isMoving = true;
   while (isMoving) {
     isMoving = false;
-    for (const device of devices) while (advance(device, channels, costs)) isMoving = true;
+    for (const device of devices) while (advance(device, traffic, costs)) isMoving = true;
   }
   return {
     devices: devices.map(({ timed }) => timed),
     makespan: devices.reduce((latest, { now }) => Math.max(latest, now), 0),
     stuck: devices.flatMap(({ program, timed }): StuckProgram[] => {
       const next = program.instructions[timed.length];
-      if (next?.kind !== "send" && next?.kind !== "receive") return [];
+      if (next?.kind !== "send" && next?.kind !== "receive" && next?.kind !== "all-reduce") return [];
       return [{ device: program.device, instruction: timed.length, waitsFor: next }];
     }),
   };
@@ -66,6 +68,17 @@ interface Channel {
   readonly taken: number[];
 }
 
+/** The all-reduces of one group: when each device came to each of them, and how many each has left. */
+interface Meetings {
+  readonly arrivals: Map<number, number>[];
+  readonly left: Map<number, number>;
+}
+
+interface Traffic {
+  readonly channels: Map<string, Channel>;
+  readonly meetings: Map<number, Meetings>;
+}
+
 interface RunningDevice {
   readonly program: Program;
   readonly timed: Timed[];
@@ -73,10 +86,10 @@ interface RunningDevice {
 }
 
 /** Carries out the next instruction; false when there is none or it has to wait. */
-function advance(device: RunningDevice, channels: Map<string, Channel>, costs: ProgramCosts): boolean {
+function advance(device: RunningDevice, traffic: Traffic, costs: ProgramCosts): boolean {
   const instruction = device.program.instructions[device.timed.length];
   if (instruction === undefined) return false;
-  const end = endOf(instruction, device, channels, costs);
+  const end = endOf(instruction, device, traffic, costs);
   if (end === undefined) return false;
   device.timed.push({ start: device.now, end });
   device.now = end;
@@ -87,7 +100,7 @@ function advance(device: RunningDevice, channels: Map<string, Channel>, costs: P
 function endOf(
   instruction: Instruction,
   { program, now }: RunningDevice,
-  channels: Map<string, Channel>,
+  { channels, meetings }: Traffic,
   costs: ProgramCosts,
 ): number | undefined {
   switch (instruction.kind) {
@@ -109,12 +122,34 @@ function endOf(
       if (arrival === undefined) return undefined;
       return taken[taken.push(Math.max(now, arrival)) - 1];
     }
+    case "all-reduce": {
+      const all = meet(meetings, instruction, program.device, now);
+      const { type } = program.buffers[instruction.buffer] as BufferSpec;
+      return all === undefined ? undefined : all + (costs.allReduce?.(bytesOfType(type), instruction) ?? 0);
+    }
     case "free":
     case "guard":
       return now;
     default:
       return instruction satisfies never;
   }
+}
+
+/** When all devices of the group have come to this all-reduce; undefined while one is missing. */
+function meet(
+  meetings: Map<number, Meetings>,
+  { group, ranks }: AllReduce,
+  device: number,
+  now: number,
+): number | undefined {
+  const { arrivals, left } = meetings.get(group) ?? { arrivals: [], left: new Map<number, number>() };
+  meetings.set(group, { arrivals, left });
+  const index = left.get(device) ?? 0;
+  const here = arrivals[index] ?? new Map<number, number>();
+  arrivals[index] = here.set(device, here.get(device) ?? now);
+  if (ranks.some((rank) => !here.has(rank))) return undefined;
+  left.set(device, index + 1);
+  return Math.max(...here.values());
 }
 
 function channelOf(channels: Map<string, Channel>, from: number, to: number, tag: number): Channel {

@@ -67,6 +67,7 @@ export function describeInstruction(program: Program, index: number): string {
       return `send→${instruction.to} #${instruction.tag}${item}`;
     case "receive":
       return `recv←${instruction.from} #${instruction.tag}${item}`;
+    case "all-reduce":
     case "free":
     case "guard":
       return `${instruction.kind} ${bufferNames(program.buffers)(instruction.buffer)}`;

@@ -9,6 +9,7 @@
  *     feed tokens[0.0] = "tokens" from [0,0]
  *     run k0 (embed.table, tokens[0.0]) -> (%15[0.0]) F stage 0 item 0.0 @embed
  *     send %15[0.0] to 1 tag 4 item 0.0
+ *     all-reduce grad:w group 0 of 0,1
  *     free %15[0.0]
  *     kernel k0
  *         ... the graph ...
@@ -43,7 +44,7 @@ export function printPrograms(programs: readonly Program[]): string {
 export function printProgram(program: Program): string {
   const nameOf = bufferNames(program.buffers);
   const lines = [
-    `program ${program.device}`,
+    `program ${program.device}${program.replica === undefined ? "" : ` replica ${program.replica}`}`,
     ...program.buffers.map((spec) => printBuffer(spec, nameOf)),
     ...program.feeds.map((feed) => printFeed(feed, nameOf)),
     ...program.instructions.map((instruction) => printInstruction(instruction, nameOf)),
@@ -74,6 +75,8 @@ function printInstruction(instruction: Instruction, nameOf: (buffer: number) => 
       return `send ${nameOf(instruction.buffer)} to ${instruction.to} tag ${instruction.tag}${printItem(instruction.item)}`;
     case "receive":
       return `receive ${nameOf(instruction.buffer)} from ${instruction.from} tag ${instruction.tag}${printItem(instruction.item)}`;
+    case "all-reduce":
+      return `all-reduce ${nameOf(instruction.buffer)} group ${instruction.group} of ${instruction.ranks.join(",")}`;
     case "free":
     case "guard":
       return `${instruction.kind} ${nameOf(instruction.buffer)}`;

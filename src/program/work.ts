@@ -1,8 +1,10 @@
 /**
- * Checks that the programs together do the work of one step once: every stage on one device, every item of a group equally often and
- * nothing twice, every parameter updated by exactly one device and known to all that hold it.
+ * Checks that the programs together do the work of one step once: every stage on one device of each replica, every item of a group equally often and
+ * nothing twice, every parameter updated by exactly one device and known to all that hold it. Every replica does
+ * all of that for itself, with the gradients of all of them.
  */
 
+import { addedUp } from "./all-reduces.ts";
 import { faultAt, faultOf, type ProgramFault, placeOf } from "./fault.ts";
 import { guardsOf } from "./messages.ts";
 import { type Instruction, type ItemId, type Program, type Run, readsOf, writesOf } from "./program.ts";
@@ -33,11 +35,12 @@ function runsOf({ instructions }: Program): readonly PlacedRun[] {
 }
 
 function splitStages(programs: readonly Program[]): ProgramFault[] {
-  const homes = new Map<number, number>();
+  const homes = new Map<string, number>();
   return programs.flatMap((program, device) =>
     [...new Set(runsOf(program).map(({ run }) => run.stage))].flatMap((stage) => {
-      const home = homes.get(stage) ?? device;
-      homes.set(stage, home);
+      const place = `${program.replica ?? 0} ${stage}`;
+      const home = homes.get(place) ?? device;
+      homes.set(place, home);
       if (home === device) return [];
       const { at } = runsOf(program).find(({ run }) => run.stage === stage) as PlacedRun;
       return [faultAt(program, at, `runs stage ${stage}, which also runs on device ${home}`)];
@@ -159,7 +162,7 @@ function ownershipFaults(programs: readonly Program[]): ProgramFault[] {
   const updates = updatesOf(programs);
   const several = [...updates].flatMap(([name, [owner, ...others]]) =>
     others
-      .filter(({ device }) => device !== owner?.device)
+      .filter(({ device }) => device !== owner?.device && !isReplica(programs, owner?.device ?? 0, device))
       .map(({ device, at }) => {
         const message = `updates "${name}", which device ${owner?.device} updates too: it must have one owner`;
         return faultAt(programs[device] as Program, at, message);
@@ -175,6 +178,21 @@ function ownershipFaults(programs: readonly Program[]): ProgramFault[] {
     }),
   );
   return [...several, ...holders];
+}
+
+/** Whether two devices update the same tensors with the same gradients: in different replicas, having added up all that they computed. */
+function isReplica(programs: readonly Program[], owner: number, device: number): boolean {
+  return (
+    programs[owner]?.replica !== programs[device]?.replica &&
+    [owner, device].every((rank) => {
+      const program = programs[rank] as Program;
+      const added = addedUp(program);
+      const computed = new Set(runsOf(program).flatMap(({ run }) => (run.phase === "U" ? [] : run.outputs)));
+      return program.buffers.every(
+        ({ name, kind }, buffer) => kind !== "gradient" || !computed.has(buffer) || added.has(name),
+      );
+    })
+  );
 }
 
 /** What is wrong with the copy of a parameter that a device holds, given where the parameter is updated. */

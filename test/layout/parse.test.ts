@@ -93,7 +93,7 @@ test("all problems of a document are listed at once, each with its place", () =>
       "version: must be 1, the only version there is, got 2",
       "devices[0].threads: must be a positive whole number, got 0",
       "devices[2].threads: must be a positive whole number, got undefined",
-      'stages[0]: unknown field "color"; the fields are device, groups',
+      'stages[0]: unknown field "color"; the fields are device, replicas, groups',
       "microBatches: must be a positive whole number, got 1.5",
       "chunks: must be a positive whole number, got -1",
       'schedule: must be "naive" or "gpipe" or "1f1b" or "interleaved-1f1b" or "zero-bubble-h1" or "wavefront", got "2f2b"',
@@ -113,7 +113,7 @@ test("what is no layout at all is refused with what came", () => {
   expect(problemsOf("[]")[0]).toMatch(/^must be an object with version, devices, .*, got a list$/);
   expect(problemsOf({ ...layout, devices: "cpu:0" })).toEqual(['devices: must be a list, got "cpu:0"']);
   expect(problemsOf({ ...layout, stages: [7, { device: 1, groups: [2] }] })).toEqual([
-    "stages[0]: must be an object with device, groups, got 7",
+    "stages[0]: must be an object with device, replicas, groups, got 7",
     "stages[1].device: must be a text, got 1",
     "stages[1].groups[0]: must be a text, got 2",
   ]);

@@ -85,3 +85,20 @@ export function isLegal(layout: Layout): boolean {
   const spec = { kind: schedule, devices: devices.length, stages: stages.length, placement };
   return specProblems({ ...spec, microBatches, chunks, weights }).length === 0;
 }
+
+/** The layout with so many copies of all its devices: replica r of `cpu:i` is `cpu:(i + r · devices)`. */
+export function withReplicas(layout: Layout, replicas: number): Layout {
+  const count = layout.devices.length;
+  const copyOf = (name: string, replica: number): string =>
+    `cpu:${layout.devices.findIndex((device) => device.name === name) + replica * count}`;
+  const others = Array.from({ length: replicas - 1 }, (_, i) => i + 1);
+  return {
+    ...layout,
+    devices: Array.from({ length: replicas * count }, (_, i) => ({ name: `cpu:${i}`, threads: 1 })),
+    stages: layout.stages.map(({ device, groups }) => ({
+      device,
+      replicas: others.map((replica) => copyOf(device, replica)),
+      groups,
+    })),
+  };
+}

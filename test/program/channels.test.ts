@@ -16,9 +16,10 @@ test("each (from, to, tag) is a channel of one slot, as large as its largest mes
       { from: 1, to: 0, tag: 2, bytes: 20, slots: 1, label: "dy[0.0]" },
       { from: 1, to: 0, tag: 3, bytes: 20, slots: 1, label: "dy[1.0]" },
     ],
+    groups: [],
   });
 });
 
 test("programs that say nothing to each other need no channel", () => {
-  expect(channelPlan([])).toEqual({ size: 0, channels: [] });
+  expect(channelPlan([])).toEqual({ size: 0, channels: [], groups: [] });
 });
