@@ -74,6 +74,20 @@ export function devicesOfReplica(layout: Layout, replica: number): readonly numb
   return [...used].sort((a, b) => a - b);
 }
 
+/** `layout` with copies of its pipeline on further devices: `copies[r][i]` is the copy of device i in replica r + 1. */
+export function withReplicas(layout: Layout, copies: readonly (readonly LayoutDevice[])[]): Layout {
+  const position = (device: string): number => layout.devices.findIndex(({ name }) => name === device);
+  return {
+    ...layout,
+    devices: [...layout.devices, ...copies.flat()],
+    stages: layout.stages.map(({ device, groups }) => ({
+      device,
+      replicas: copies.map((devices) => devices[position(device)]?.name ?? ""),
+      groups,
+    })),
+  };
+}
+
 /** Everything on one device, one item: what all other layouts are compared with. */
 export function oneDevice(groups: readonly string[], threads = 1): Layout {
   return {

@@ -53,7 +53,7 @@ export interface DeviceMemory {
   readonly activations: number;
 }
 
-/** The prediction for `layout`, which must be sound (`checkLayout`), on a mini-batch of `shape`. */
+/** The prediction for `layout`, which must be sound (`checkLayout`) and has one replica, on a mini-batch of `shape`. */
 export function predict(source: PredictSource, layout: Layout, shape: BatchShape): Prediction {
   const items = itemsOf(source.book, layout, shape);
   const stages = layout.stages.map(({ groups }) => new Set(groups));

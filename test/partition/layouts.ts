@@ -1,6 +1,6 @@
 /** Layouts for tests: every combination of schedule, time of weight gradients, items and devices that is legal. */
 
-import type { Layout, ScheduleName, WeightTiming } from "../../src/layout/layout.ts";
+import { type Layout, type ScheduleName, type WeightTiming, withReplicas } from "../../src/layout/layout.ts";
 import { scheduleKinds, specProblems } from "../../src/schedule/schedule.ts";
 
 export interface LayoutChoice {
@@ -86,19 +86,11 @@ export function isLegal(layout: Layout): boolean {
   return specProblems({ ...spec, microBatches, chunks, weights }).length === 0;
 }
 
-/** The layout with so many copies of all its devices: replica r of `cpu:i` is `cpu:(i + r · devices)`. */
-export function withReplicas(layout: Layout, replicas: number): Layout {
+/** The layout with so many replicas: the copy of `cpu:i` in replica r is `cpu:(i + r · devices)`. */
+export function replicated(layout: Layout, replicas: number): Layout {
   const count = layout.devices.length;
-  const copyOf = (name: string, replica: number): string =>
-    `cpu:${layout.devices.findIndex((device) => device.name === name) + replica * count}`;
-  const others = Array.from({ length: replicas - 1 }, (_, i) => i + 1);
-  return {
-    ...layout,
-    devices: Array.from({ length: replicas * count }, (_, i) => ({ name: `cpu:${i}`, threads: 1 })),
-    stages: layout.stages.map(({ device, groups }) => ({
-      device,
-      replicas: others.map((replica) => copyOf(device, replica)),
-      groups,
-    })),
-  };
+  const copies = Array.from({ length: replicas - 1 }, (_, r) =>
+    layout.devices.map((_device, i) => ({ name: `cpu:${(r + 1) * count + i}`, threads: 1 })),
+  );
+  return withReplicas(layout, copies);
 }

@@ -8,7 +8,7 @@ import { parsePrograms } from "../../src/program/parse.ts";
 import type { Instruction, Program } from "../../src/program/program.ts";
 import { printPrograms } from "../../src/program/text.ts";
 import { verifyPrograms } from "../../src/program/verify.ts";
-import { type LayoutChoice, layoutOf, nameLayout, withReplicas } from "./layouts.ts";
+import { type LayoutChoice, layoutOf, nameLayout, replicated } from "./layouts.ts";
 import { type Example, exampleNames, exampleOf } from "./models.ts";
 import { expectSame, outcomeOf } from "./train.ts";
 
@@ -29,7 +29,7 @@ test.each(withoutStatistics)("%s: replicas give the results of one device", asyn
   const example = exampleOf(name, { batch: 5 });
   const expected = await outcomeOf(example, oneDevice(example.groups));
   for (const { replicas, ...choice } of choices) {
-    const layout = withReplicas(layoutOf({ groups: example.groups, ...choice }), replicas);
+    const layout = replicated(layoutOf({ groups: example.groups, ...choice }), replicas);
     const fitting = { ...layout, microBatches: Math.min(layout.microBatches, Math.floor(5 / replicas)) };
     expectSame(
       await outcomeOf(example, fitting),
@@ -45,26 +45,26 @@ test("replicas of a wavefront over chunks of time give the results of one device
     const example = exampleOf(name, { batch: 5 });
     const expected = await outcomeOf(example, oneDevice(example.groups));
     const choice = { groups: example.groups, devices: 2, chunks: 2, schedule: "wavefront" } as const;
-    const layout = withReplicas(layoutOf({ ...choice, microBatches: 2, weights: "deferred" }), 2);
+    const layout = replicated(layoutOf({ ...choice, microBatches: 2, weights: "deferred" }), 2);
     expectSame(await outcomeOf(example, layout), expected, tolerance, nameLayout(layout));
   }
 });
 
 test("two runs with the same replicas agree in every bit", async () => {
-  const layout = withReplicas(layoutOf({ groups: exampleOf("lstm").groups, devices: 2 }), 2);
+  const layout = replicated(layoutOf({ groups: exampleOf("lstm").groups, devices: 2 }), 2);
   expect(await outcomeOf(exampleOf("lstm"), layout)).toEqual(await outcomeOf(exampleOf("lstm"), layout));
 });
 
 test("running statistics are refused by name, because replicas see different samples", () => {
   const example = exampleOf("batch-norm");
-  const layout = withReplicas(layoutOf({ groups: example.groups, devices: 1 }), 2);
+  const layout = replicated(layoutOf({ groups: example.groups, devices: 1 }), 2);
   expect(() => programsOf(example, layout)).toThrow(UserError);
   expect(() => programsOf(example, layout)).toThrow(/group ".+" keeps the statistic ".+" of its samples/);
 });
 
 test("every device adds up each of its gradients once, with the device that holds the same stage", () => {
   const example = exampleOf("tied");
-  const programs = programsOf(example, withReplicas(layoutOf({ groups: example.groups, devices: 2 }), 2));
+  const programs = programsOf(example, replicated(layoutOf({ groups: example.groups, devices: 2 }), 2));
   for (const [device, { instructions, buffers }] of programs.entries()) {
     const summed = instructions.flatMap((instruction) =>
       instruction.kind === "all-reduce" ? [instruction] : [],
@@ -83,13 +83,13 @@ test("every device adds up each of its gradients once, with the device that hold
 
 test("programs with replicas are read back from their text", () => {
   const example = exampleOf("lstm");
-  const programs = programsOf(example, withReplicas(layoutOf({ groups: example.groups, devices: 1 }), 2));
+  const programs = programsOf(example, replicated(layoutOf({ groups: example.groups, devices: 1 }), 2));
   expect(parsePrograms(printPrograms(programs))).toEqual(programs);
 });
 
 test("a sum that a replica leaves out, does in another order or over other devices is refused", () => {
   const example = exampleOf("lstm");
-  const programs = programsOf(example, withReplicas(layoutOf({ groups: example.groups, devices: 1 }), 2));
+  const programs = programsOf(example, replicated(layoutOf({ groups: example.groups, devices: 1 }), 2));
   const faultsOf = (change: (instructions: readonly Instruction[]) => readonly Instruction[]) => {
     const [first, second] = programs as readonly [Program, Program];
     const changed = { ...second, instructions: change(second.instructions) };

@@ -36,6 +36,11 @@ function addTrain(program: Command, terminal: Terminal, finish: (code: number) =
     .option("--threads <n>", "threads that one operation may use (default: 1)", positiveInteger)
     .option("--devices <list>", "devices to train on, such as cpu:2, cpu:2x4 (threads each), cpu:0,cpu:1")
     .option("--place <rules>", "place groups by hand, such as embed=cpu:0,layer*=cpu:1 (default: balanced)")
+    .option(
+      "--data <n>",
+      "copies of the pipeline that share the samples of a mini-batch (default: 1)",
+      positiveInteger,
+    )
     .option("--layout <file>", "run exactly this layout document")
     .option("--micro-batches <n>", "parts of the samples of a mini-batch (default: 1)", positiveInteger)
     .option(
@@ -124,6 +129,7 @@ Examples:
   paraxis train job.ts --run-folder /tmp/runs    leave the files elsewhere
   paraxis train job.ts --devices cpu:2 --compare 50
                                                  is the pipeline worth it? show both
+  paraxis train job.ts --devices cpu:2 --data 2  the same model on both, half of the samples each
   paraxis train job.ts --devices cpu:2 --place "embed=cpu:0,layer*=cpu:0,decode=cpu:1"
   paraxis train job.ts --layout runs/latest/layout.json
                                                  the same split as the last run`;

@@ -121,14 +121,14 @@ function groupsIn(source: CompileSource, shape: BatchShape): readonly string[] {
 }
 
 function checkOptions(options: TrainOptions): void {
-  const problems = (["steps", "epochs", "threads", "compare", "microBatches", "chunks"] as const).flatMap(
-    (name) => {
-      const value = options[name];
-      return value === undefined || (Number.isSafeInteger(value) && value > 0)
-        ? []
-        : [`${name} must be a positive whole number, got ${value}`];
-    },
-  );
+  const problems = (
+    ["steps", "epochs", "threads", "compare", "data", "microBatches", "chunks"] as const
+  ).flatMap((name) => {
+    const value = options[name];
+    return value === undefined || (Number.isSafeInteger(value) && value > 0)
+      ? []
+      : [`${name} must be a positive whole number, got ${value}`];
+  });
   if (options.seed !== undefined && !Number.isSafeInteger(options.seed)) {
     problems.push(`seed must be a whole number, got ${options.seed}`);
   }
