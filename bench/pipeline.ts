@@ -6,17 +6,14 @@
 
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import { Trainer } from "../src/execute/trainer.ts";
 import type { Layout } from "../src/layout/layout.ts";
-import { threadCluster } from "../src/node/devices/thread-cluster.ts";
-import { onnxRuntimeEngine } from "../src/node/onnxruntime/engine.ts";
 import { choosePipeline } from "../src/plan/pipeline.ts";
-import { machine, median, medianRatio, report, round, takeTurns } from "./measure.ts";
+import { compare } from "./contest.ts";
+import { machine, report, round } from "./measure.ts";
 import { lstmWorkload, type Workload } from "./workloads.ts";
 
 const layers = Array.from({ length: 8 }, (_, i) => `layer${i}`);
 const groups = ["embed", ...layers, "decode"];
-const rounds = Number(process.env["ROUNDS"] ?? 12);
 
 type Shape = Pick<Layout, "microBatches" | "chunks" | "schedule" | "weights">;
 
@@ -33,52 +30,6 @@ function layout(threads: readonly number[], split: number, shape: Shape): Layout
 }
 
 const whole: Shape = { microBatches: 1, chunks: 1, schedule: "naive", weights: "fused" };
-
-async function contestants(workload: Workload, layouts: { readonly [name: string]: Layout }) {
-  const engine = onnxRuntimeEngine({ threads: 1 });
-  const { source, data } = workload;
-  const made = await Promise.all(
-    Object.entries(layouts).map(async ([name, chosen]) => {
-      const cluster = threadCluster({ devices: chosen.devices, engine: "onnxruntime", deadline: 120 });
-      const trainer = await Trainer.create({ source, data, layout: chosen, seed: 1, cluster, engine });
-      let step = 0;
-      return { name, cluster, run: () => trainer.step(workload.batch(step++)) };
-    }),
-  );
-  return {
-    turns: Object.fromEntries(made.map(({ name, run }) => [name, run])),
-    close: () => Promise.all(made.map(({ cluster }) => cluster[Symbol.asyncDispose]())),
-  };
-}
-
-async function compare(workload: Workload, layouts: { readonly [name: string]: Layout }) {
-  const { turns, close } = await contestants(workload, layouts);
-  const other = await contestants(workload, { copy: layouts["oneDevice"] as Layout });
-  const both = () => Promise.all([turns["oneDevice"]?.(), other.turns["copy"]?.()]);
-  const { twoCopies, ...seconds } = await takeTurns<string>({ ...turns, twoCopies: both }, rounds);
-  await close();
-  await other.close();
-  const base = seconds["oneDevice"] as number[];
-  // Two trainings that know nothing of each other: what the cores give at most at this moment.
-  const ceiling = 2 * medianRatio(base, twoCopies ?? base);
-  return { ceiling: round(ceiling), contestants: results(workload, seconds, base) };
-}
-
-function results(
-  workload: Workload,
-  seconds: { readonly [name: string]: readonly number[] },
-  base: readonly number[],
-) {
-  return Object.fromEntries(
-    Object.entries(seconds).map(([name, values]) => [
-      name,
-      {
-        tokensPerSecond: Math.round(workload.units / median(values)),
-        speedUp: round(medianRatio(base, values)),
-      },
-    ]),
-  );
-}
 
 /** The planner's own choice for two equal devices. */
 function automatic(workload: Workload, microBatches: number): Layout {

@@ -5,7 +5,9 @@
 
 import { invariant } from "../base/errors.ts";
 import { allocate, elementBytes, type TypedArray } from "../graph/dtype.ts";
-import { showType, sizeOf, type TensorType } from "../graph/shape.ts";
+import { sizeOf, type TensorType } from "../graph/shape.ts";
+import { allReducesOf } from "../program/all-reduces.ts";
+import { regionKey, regionOf } from "../program/channels.ts";
 import { locateInstruction } from "../program/locate.ts";
 import { planMemory } from "../program/memory.ts";
 import {
@@ -80,6 +82,7 @@ export class Device {
 
   /** Makes programs ready to run, each under a key. All programs of a device are loaded together: they share memory. */
   async load(programs: ReadonlyMap<string, Program>): Promise<void> {
+    this.#shareRegions([...programs.values()]);
     const plans = new Map([...programs].map(([key, program]) => [key, planMemory(program)]));
     this.#arena = new ArrayBuffer(Math.max(0, ...[...plans.values()].map(({ arenaBytes }) => arenaBytes)));
     for (const [key, program] of programs) {
@@ -295,10 +298,31 @@ export class Device {
     return placed;
   }
 
+  /** Places what is added up with other devices where they can read it, if kernels can write there. */
+  #shareRegions(programs: readonly Program[]): void {
+    const sums = programs.flatMap((program) =>
+      allReducesOf(program).map(({ instruction }) => ({
+        group: instruction.group,
+        spec: program.buffers[instruction.buffer] as BufferSpec,
+      })),
+    );
+    for (const group of new Set(sums.map((sum) => sum.group))) {
+      const { region } = this.#transport.group(group);
+      if (!(region.buffer instanceof ArrayBuffer)) continue;
+      const { offsets } = regionOf(programs, group);
+      for (const { spec } of sums.filter((sum) => sum.group === group)) {
+        const { type } = spec;
+        const offset = region.byteOffset + (offsets.get(regionKey(spec)) ?? 0);
+        const data = allocate(type.dtype, sizeOf(type.shape), region.buffer, offset);
+        this.#shared.set(regionKey(spec), { type, data });
+      }
+    }
+  }
+
   #own({ name, type, kind, value }: BufferSpec, offset: number | undefined): TensorBuffer {
     if (offset !== undefined)
       return { type, data: allocate(type.dtype, sizeOf(type.shape), this.#arena, offset) };
-    const key = isPersistent(kind) ? name : `${name} ${showType(type)}`;
+    const key = isPersistent(kind) ? name : regionKey({ name, type, kind });
     const known = this.#shared.get(key);
     if (known !== undefined) return known;
     const data = allocate(type.dtype, sizeOf(type.shape));

@@ -22,7 +22,8 @@ interface PlacedAllReduce {
   readonly at: number;
 }
 
-function allReducesOf({ instructions }: Program): readonly PlacedAllReduce[] {
+/** The all-reduces of a program in order, and where they stand. */
+export function allReducesOf({ instructions }: Program): readonly PlacedAllReduce[] {
   return instructions.flatMap((instruction, at) =>
     instruction.kind === "all-reduce" ? [{ instruction, at }] : [],
   );

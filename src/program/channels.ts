@@ -1,6 +1,7 @@
 /** Which messages the devices of a run exchange: what a transport must know before the first one. */
 
-import { bytesOfType } from "../graph/shape.ts";
+import { bytesOfType, showType } from "../graph/shape.ts";
+import { allReducesOf } from "./all-reduces.ts";
 import type { BufferSpec, Program } from "./program.ts";
 
 /** One direction between two devices, named by (from, to, tag). */
@@ -20,6 +21,8 @@ export interface MessageChannel {
 export interface MessageGroup {
   readonly id: number;
   readonly ranks: readonly number[];
+  /** Memory per device for the tensors that are added up, so that no copies are needed; offsets by `regionOf`. */
+  readonly regionBytes: number;
   readonly label: string;
 }
 
@@ -37,13 +40,8 @@ export interface MessagePlan {
  */
 export function channelPlan(sets: readonly (readonly Program[])[]): MessagePlan {
   const channels = new Map<string, MessageChannel>();
-  const groups = new Map<number, MessageGroup>();
   for (const { device, buffers, instructions } of sets.flat()) {
     for (const instruction of instructions) {
-      if (instruction.kind === "all-reduce") {
-        const { group: id, ranks } = instruction;
-        groups.set(id, { id, ranks, label: `devices ${ranks.join(", ")}` });
-      }
       if (instruction.kind !== "send") continue;
       const { to, tag, buffer } = instruction;
       const { name, type } = buffers[buffer] as BufferSpec;
@@ -57,6 +55,46 @@ export function channelPlan(sets: readonly (readonly Program[])[]): MessagePlan 
   return {
     size: sets.reduce((most, programs) => Math.max(most, programs.length), 0),
     channels: sorted,
-    groups: [...groups.values()].sort((a, b) => a.id - b.id),
+    groups: groupsOf(sets),
   };
+}
+
+/** Tensors of the region begin at multiples of so many bytes. */
+const regionAlignment = 64;
+
+/** The groups of all sets in order of their number. Every member has the tensors of its group at the same place. */
+function groupsOf(sets: readonly (readonly Program[])[]): readonly MessageGroup[] {
+  const groups = new Map<number, MessageGroup>();
+  for (const { instruction } of sets.flat().flatMap(allReducesOf)) {
+    const { group: id, ranks } = instruction;
+    if (groups.has(id)) continue;
+    const leader = sets.flatMap((programs) => programs[ranks[0] ?? 0] ?? []);
+    const { bytes } = regionOf(leader, id);
+    groups.set(id, { id, ranks, regionBytes: bytes, label: `devices ${ranks.join(", ")}` });
+  }
+  return [...groups.values()].sort((a, b) => a.id - b.id);
+}
+
+/** Where the tensors that a device adds up with a group lie in its region, by name and type; the same for all members. */
+export function regionOf(
+  programs: readonly Program[],
+  group: number,
+): { readonly offsets: ReadonlyMap<string, number>; readonly bytes: number } {
+  const offsets = new Map<string, number>();
+  let bytes = 0;
+  for (const program of programs) {
+    for (const { instruction } of allReducesOf(program)) {
+      const spec = program.buffers[instruction.buffer] as BufferSpec;
+      const key = regionKey(spec);
+      if (instruction.group !== group || offsets.has(key)) continue;
+      offsets.set(key, bytes);
+      bytes += Math.ceil(bytesOfType(spec.type) / regionAlignment) * regionAlignment;
+    }
+  }
+  return { offsets, bytes };
+}
+
+/** What tells the tensors of a region apart. */
+export function regionKey({ name, type }: BufferSpec): string {
+  return `${name} ${showType(type)}`;
 }

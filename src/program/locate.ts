@@ -27,7 +27,7 @@ export function awaitedMessage(
   const instruction = instructions[index];
   if (instruction?.kind === "all-reduce") {
     const others = instruction.ranks.filter((rank) => rank !== device);
-    return `devices ${others.join(", ")} to add up "${buffers[instruction.buffer]?.name}"`;
+    return `${others.length === 1 ? "device" : "devices"} ${others.join(", ")} to add up "${buffers[instruction.buffer]?.name}"`;
   }
   if (instruction?.kind !== "receive") return undefined;
   const { name, type } = buffers[instruction.buffer] as BufferSpec;

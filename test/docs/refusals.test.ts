@@ -58,6 +58,18 @@ const crossed = [
   { ...second, device: "cpu:0" },
 ];
 
+const swapped = [
+  { ...first, replicas: ["cpu:1"] },
+  { ...second, replicas: ["cpu:0"] },
+];
+const replicated = {
+  devices: [0, 1, 2, 3].map((i) => ({ name: `cpu:${i}`, threads: 1 })),
+  stages: [
+    { ...first, replicas: ["cpu:2"] },
+    { ...second, replicas: ["cpu:3"] },
+  ],
+};
+
 test("the example is accepted by the model that it is for", () => {
   expect(refused(example)).toEqual([]);
 });
@@ -82,6 +94,14 @@ test("the document by itself", () => {
     faultyBy({ stages: [first, { ...second, device: "cpu:7" }] }).filter((problem) =>
       /unknown/.test(problem),
     ),
+    faultyBy({
+      stages: [
+        { ...first, replicas: ["cpu:7"] },
+        { ...second, replicas: ["cpu:0"] },
+      ],
+    }).filter((problem) => /unknown/.test(problem)),
+    faultyBy({ stages: [{ ...first, replicas: ["cpu:1"] }, second] }),
+    faultyBy({ stages: swapped }).slice(0, 1),
     faultyBy({ stages: [first, { ...second, groups: [] }] }),
     faultyBy({ stages: [first, { ...second, groups: ["layer5", ...second.groups] }] }),
   ];
@@ -98,6 +118,7 @@ test("the document and the model", () => {
     faultyBy({ recompute: ["layer9"] }),
     faultyBy({ stages: [late, { ...second, groups: ["embed", ...second.groups] }] }),
     faultyBy({ microBatches: 21 }),
+    faultyBy({ ...replicated, microBatches: 11 }),
     refused({ ...unlimited, chunks: 9 }),
     faultyBy({}, { ...lstm, shapes: [{ batch: 20 }] }),
   ];

@@ -102,6 +102,7 @@ test("the command has exactly these commands and options", () => {
         "--threads <n>",
         "--devices <list>",
         "--place <rules>",
+        "--data <n>",
         "--layout <file>",
         "--micro-batches <n>",
         "--chunks <n>",

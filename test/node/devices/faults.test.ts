@@ -11,7 +11,7 @@ import { workerStarter } from "../../../src/node/devices/start-worker.ts";
 import { DeviceError, threadCluster } from "../../../src/node/devices/thread-cluster.ts";
 import { compileTraining } from "../../../src/partition/compile.ts";
 import type { Instruction, Program } from "../../../src/program/program.ts";
-import { layoutOf } from "../../partition/layouts.ts";
+import { layoutOf, replicated } from "../../partition/layouts.ts";
 import { batchOf, exampleOf } from "../../partition/models.ts";
 import { dataOf } from "../../partition/train.ts";
 
@@ -99,6 +99,17 @@ test.each(cases)("$kind at $place of cpu:$device is reported with its place", as
   expect(message).toMatch(
     new RegExp(`device ${device}, stage ${device}${item}, instruction ${instruction} \\(`),
   );
+  expect(seconds).toBeLessThan(2);
+});
+
+test.each(kinds)("%s at an all-reduce is reported with its place", async (kind) => {
+  const layout = replicated(oneDevice(groups), 2);
+  const [, copy] = compileTraining(source, layout, { batch: 2 }).programs as readonly [Program, Program];
+  const instruction = copy.instructions.findIndex((candidate) => candidate.kind === "all-reduce");
+  const fault: Fault = { device: 1, program: training, instruction, kind };
+  const { message, seconds } = await failureOf(layout, 0.3, fault);
+  expect(message).toMatch(new RegExp(`device 1, stage 0.*, instruction ${instruction} \\(all-reduce grad:`));
+  if (kind === "hang") expect(message).toMatch(/device 0, .* waits for device 1 to add up "grad:/);
   expect(seconds).toBeLessThan(2);
 });
 

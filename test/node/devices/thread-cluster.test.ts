@@ -3,18 +3,21 @@
 import { expect, test } from "vitest";
 import { referenceEngine } from "../../../src/execute/reference-engine.ts";
 import { Trainer } from "../../../src/execute/trainer.ts";
-import { oneDevice } from "../../../src/layout/layout.ts";
+import { type Layout, oneDevice } from "../../../src/layout/layout.ts";
 import type { EngineName } from "../../../src/node/devices/messages.ts";
 import { threadCluster } from "../../../src/node/devices/thread-cluster.ts";
 import { onnxRuntimeEngine } from "../../../src/node/onnxruntime/engine.ts";
-import { layoutOf, nameLayout } from "../../partition/layouts.ts";
+import { layoutOf, nameLayout, replicated } from "../../partition/layouts.ts";
 import { batchOf, type Example, type ExampleName, exampleOf } from "../../partition/models.ts";
 import { dataOf, expectSame, type Outcome, outcomeOf, start } from "../../partition/train.ts";
 
 /** Loss, norm, what lasts after two steps, and the loss of evaluation, with devices in threads. */
-async function trainInThreads(example: Example, engine: EngineName): Promise<Outcome> {
-  const { groups, source } = example;
-  const layout = layoutOf({ groups, devices: 2, microBatches: 2, schedule: "1f1b", weights: "per-item" });
+async function trainInThreads(
+  example: Example,
+  engine: EngineName,
+  layout: Layout = pipelined(example),
+): Promise<Outcome> {
+  const { source } = example;
   await using cluster = threadCluster({ devices: layout.devices, engine, deadline: 10 });
   const data = dataOf(example, 2);
   const trainer = await Trainer.create({
@@ -26,6 +29,10 @@ async function trainInThreads(example: Example, engine: EngineName): Promise<Out
     engine: referenceEngine(),
   });
   return await outcomeOfSteps(example, trainer);
+}
+
+function pipelined({ groups }: Example): Layout {
+  return layoutOf({ groups, devices: 2, microBatches: 2, schedule: "1f1b", weights: "per-item" });
 }
 
 async function outcomeOfSteps(example: Example, trainer: Trainer): Promise<Outcome> {
@@ -42,14 +49,7 @@ async function outcomeOfSteps(example: Example, trainer: Trainer): Promise<Outco
 
 test("threads give bit for bit what the same devices give in one thread", async () => {
   const example = exampleOf("lstm");
-  const layout = layoutOf({
-    groups: example.groups,
-    devices: 2,
-    microBatches: 2,
-    schedule: "1f1b",
-    weights: "per-item",
-  });
-  const { trainer } = await start(example, layout);
+  const { trainer } = await start(example, pipelined(example));
   expect(await trainInThreads(example, "reference")).toEqual(await outcomeOfSteps(example, trainer));
 });
 
@@ -60,6 +60,16 @@ test("two threads with ONNX Runtime agree with one device in float32, and with t
   const first = await trainInThreads(example, "onnxruntime");
   expectSame(first, await outcomeOfSteps(example, trainer), 1e-5, "two threads");
   expect(await trainInThreads(example, "onnxruntime")).toEqual(first);
+});
+
+test("two replicas of two threads each agree with one device in float32, and with themselves in every bit", async () => {
+  const example = exampleOf("lstm", { dtype: "f32" });
+  await using engine = onnxRuntimeEngine();
+  const { trainer } = await start(example, oneDevice(example.groups), { engine });
+  const layout = replicated(pipelined(example), 2);
+  const first = await trainInThreads(example, "onnxruntime", layout);
+  expectSame(first, await outcomeOfSteps(example, trainer), 1e-5, "two replicas");
+  expect(await trainInThreads(example, "onnxruntime", layout)).toEqual(first);
 });
 
 const names: readonly ExampleName[] = [
@@ -82,6 +92,7 @@ test.each(names)("%s: layouts agree with one device in float32 with ONNX Runtime
     layoutOf({ ...choice, schedule: "wavefront", weights: "deferred" }),
     layoutOf({ ...choice, schedule: "1f1b", weights: "fused" }),
     layoutOf({ ...choice, devices: 2, microBatches: 3, schedule: "zero-bubble-h1", weights: "per-item" }),
+    replicated(layoutOf({ ...choice, devices: 2, schedule: "gpipe", weights: "per-item" }), 2),
   ])
     expectSame(await outcomeOf(example, layout, { engine }), expected, 1e-5, nameLayout(layout));
 });
