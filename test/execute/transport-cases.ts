@@ -241,6 +241,28 @@ const cases = {
     return right;
   },
 
+  /** Device 0 talks to itself, copying and in place; bytes by which its heap grows with each of `messages` once the code is warm. */
+  async garbage(transport: Transport, messages: number): Promise<unknown> {
+    const data = new Uint8Array(64);
+    const [outlet, inlet] = [transport.outlet(0, 0), transport.inlet(0, 0)];
+    const bounce = (count: number): void => {
+      for (let message = 0; message < count; message++) {
+        void transport.send(0, 0, data).wait(patience);
+        void transport.receive(0, 0, data).wait(patience);
+        const free = outlet.acquire();
+        void free.wait(patience);
+        outlet.publish(free.slot, 64);
+        const full = inlet.arrive(64);
+        void full.wait(patience);
+        inlet.release(full.slot);
+      }
+    };
+    bounce(3 * messages);
+    const before = process.memoryUsage().heapUsed;
+    bounce(messages);
+    return (process.memoryUsage().heapUsed - before) / messages;
+  },
+
   /** Device 1 waits for a message of device 0 that never comes. */
   async neverComes(transport: Transport, seconds: number): Promise<unknown> {
     if (transport.rank !== 1) return "idle";
