@@ -73,6 +73,7 @@ export {
 export { defineJob, type Job } from "./model/job.ts";
 export { defineLayer, type Layer, type LayerOptions, type Model } from "./model/layer.ts";
 export type { Loss, LossFunction } from "./model/loss.ts";
+export { accuracy, type Metric } from "./model/metric.ts";
 export type { ModelBuilder, ModelOptions, ParameterSpec, StateSpec } from "./model/model-builder.ts";
 export {
   type AdamOptions,

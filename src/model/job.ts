@@ -4,11 +4,14 @@ import type { DataSet } from "../data/dataset.ts";
 import type { Initializer } from "./initializer.ts";
 import type { Model } from "./layer.ts";
 import type { Loss } from "./loss.ts";
+import type { Metric } from "./metric.ts";
 import type { Optimizer } from "./optimizer.ts";
 
 export interface Job {
   readonly model: Model;
   readonly loss: Loss;
+  /** What validation tells beside the loss, by name, such as `{ accuracy }`; default nothing. */
+  readonly metrics?: { readonly [name: string]: Metric };
   readonly optimizer: Optimizer;
   readonly data: DataSet | Promise<DataSet>;
   /** Name of the run's folder; default: the job file's name. */

@@ -21,7 +21,7 @@ function typesOf(entry: string): string[] {
 test("the core exports exactly these values", () => {
   expect(Object.keys(core).toSorted()).toEqual(
     names(`
-      GraphBuilder NonFiniteError Trainer UserError adam adamW arrays assertPrograms buildForward
+      GraphBuilder NonFiniteError Trainer UserError accuracy adam adamW arrays assertPrograms buildForward
       charactersFromText checkLayout choosePipeline compileEvaluation compileTraining cosineRate decodeTokens
       defineJob defineLayer describeStatistics differentiate encodeTokens evaluateGraph gaussian groupsOf
       ignoredTarget initialize kaiming layoutChecks layoutModel localCluster nn nullEngine oneDevice ones ops
@@ -69,7 +69,7 @@ test("the entries export exactly these types", () => {
       GradientOutput Graph GraphInput GraphOutput HandPlacement Initializer InputRole InputSpec Instruction
       ItemId Job Kernel Layer LayerOptions Layout LayoutCheck LayoutDevice LayoutModel LayoutStage
       LocalClusterOptions Loss LossFunction MemoryPlan Model ModelBuilder ModelOptions ModelSource NamedTrace
-      Node Op OpKind Optimizer ParameterSpec Phase PipelineChoice PipelineRequest PlaceRule PlanDevice Program
+      Metric Node Op OpKind Optimizer ParameterSpec Phase PipelineChoice PipelineRequest PlaceRule PlanDevice Program
       ProgramCosts ProgramFault ProgramReplay Rate Replay ReplayCosts Schedule ScheduleKind ScheduleName
       ScheduleProblem ScheduleSpec Scope Seed SeriesDataSet SeriesOptions SgdOptions Shape StateSpec StepInput
       StepOptions StepOutput StepResult Table Tensor TensorBuffer TensorData TensorType TimelineOptions Trace

@@ -6,6 +6,7 @@ import {
   formatBytes,
   formatCount,
   formatDuration,
+  formatMetrics,
   formatPercent,
   formatValue,
   labelled,
@@ -104,7 +105,7 @@ function lossRows({ training, validation, unigramPerplexity }: TrainSummary): [s
     ]);
   }
   if (validation === undefined) return rows;
-  rows.push(["validation loss", show(validation)]);
+  rows.push(["validation loss", `${show(validation)}${formatMetrics(validation.metrics)}`]);
   if (validation.perplexity !== undefined && unigramPerplexity !== undefined) {
     const verdict =
       validation.perplexity < unigramPerplexity

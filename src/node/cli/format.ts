@@ -15,6 +15,13 @@ export function formatValue(value: number): string {
   return digits > 6 ? value.toExponential(2) : value.toFixed(digits);
 }
 
+/** `, accuracy 0.9815`: what follows the loss; nothing where there is no metric. */
+export function formatMetrics(metrics: { readonly [name: string]: number } = {}): string {
+  return Object.entries(metrics)
+    .map(([name, value]) => `, ${name} ${formatValue(value)}`)
+    .join("");
+}
+
 /** `9.5 s`, `1:05`, `2:03:04`. */
 export function formatDuration(seconds: number): string {
   if (!Number.isFinite(seconds)) return "-";

@@ -2,7 +2,7 @@
 
 import { SingleBar } from "cli-progress";
 import type { EvaluationEvent, StartEvent, StepEvent, TrainEvent } from "../train/events.ts";
-import { formatCount, formatDuration, formatValue } from "./format.ts";
+import { formatCount, formatDuration, formatMetrics, formatValue } from "./format.ts";
 
 /** Where progress goes: a terminal, a pipe, or what a test collects. */
 export type ProgressStream = NodeJS.WritableStream & { readonly isTTY?: boolean; readonly columns?: number };
@@ -78,13 +78,14 @@ class Meter {
   }
 }
 
-function describeEvaluation({ step, epoch, loss, perplexity }: EvaluationEvent, start: StartEvent): string {
+function describeEvaluation(event: EvaluationEvent, start: StartEvent): string {
+  const { step, epoch, loss, perplexity, metrics } = event;
   const beside =
     perplexity === undefined || start.unigramPerplexity === undefined
       ? ""
       : ` (unigram baseline ${formatValue(start.unigramPerplexity)})`;
   const shown = perplexity === undefined ? "" : `, perplexity ${formatValue(perplexity)}${beside}`;
-  return `validation after step ${formatCount(step)}, epoch ${epoch}: loss ${formatValue(loss)}${shown}`;
+  return `validation after step ${formatCount(step)}, epoch ${epoch}: loss ${formatValue(loss)}${shown}${formatMetrics(metrics)}`;
 }
 
 class Bar implements Progress {

@@ -44,6 +44,10 @@ const fields: { readonly [K in keyof Required<Job>]: z.ZodType<unknown> } = {
     (value) => value === "cross-entropy" || value === "mean-squared-error" || typeof value === "function",
     '"cross-entropy", "mean-squared-error" or a function',
   ),
+  metrics: custom(
+    (value) => isRecord(value) && Object.values(value).every((metric) => typeof metric === "function"),
+    "a record from name to function, such as { accuracy }",
+  ).optional(),
   optimizer: custom(isOptimizer, "an optimizer, such as sgd({ rate: 0.1 })"),
   data: custom((value) => isDataSet(value) || isPromise(value), dataSetText),
   name: custom((value) => typeof value === "string" && value !== "", "a text").optional(),

@@ -55,6 +55,8 @@ export interface EvaluationEvent {
   /** Mean over all targets of the validation data, without dropout. */
   readonly loss: number;
   readonly perplexity?: number;
+  /** Means of the job's metrics over the same targets, by name; absent where the job has none. */
+  readonly metrics?: { readonly [name: string]: number };
   readonly targets: number;
   readonly seconds: number;
 }
@@ -86,7 +88,7 @@ export interface TrainSummary {
   readonly epochs: number;
   /** Mean over the targets of the last steps; absent where there was none. */
   readonly training?: LossSummary & { readonly lastSteps: number };
-  readonly validation?: LossSummary;
+  readonly validation?: LossSummary & Pick<EvaluationEvent, "metrics">;
   /** Perplexity on the same validation data of always predicting by frequency. */
   readonly unigramPerplexity?: number;
   readonly tokens: number;

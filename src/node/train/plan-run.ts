@@ -5,6 +5,7 @@ import type { BatchShape, DataSet } from "../../data/dataset.ts";
 import type { Layout } from "../../layout/layout.ts";
 import { buildForward } from "../../model/forward.ts";
 import type { Job } from "../../model/job.ts";
+import type { Metric } from "../../model/metric.ts";
 import { type CompileSource, groupsOf } from "../../partition/compile.ts";
 import type { EngineName } from "../devices/messages.ts";
 import { chooseLayout, type LayoutOptions, naiveLayout } from "./choose-layout.ts";
@@ -47,6 +48,8 @@ export interface RunPhase {
 export interface RunPlan {
   readonly source: CompileSource;
   readonly data: DataSet;
+  /** What validation tells beside the loss. */
+  readonly metrics: { readonly [name: string]: Metric };
   readonly groups: readonly string[];
   /** The layout that was asked for or chosen. */
   readonly layout: Layout;
@@ -84,6 +87,7 @@ export function planRun(job: Job, data: DataSet, options: TrainOptions): RunPlan
   return {
     source,
     data,
+    metrics: job.metrics ?? {},
     groups,
     layout,
     reasons,

@@ -3,6 +3,7 @@
 import type { Cluster } from "../../execute/cluster.ts";
 import type { Engine } from "../../execute/engine.ts";
 import { Trainer } from "../../execute/trainer.ts";
+import { Metrics } from "./metrics.ts";
 import { openCluster, openEngine } from "./open-cluster.ts";
 import type { RunPhase, RunPlan } from "./plan-run.ts";
 
@@ -10,13 +11,19 @@ export class RunDevices implements AsyncDisposable {
   readonly #plan: RunPlan;
   readonly #engine: Engine;
   #cluster: Cluster;
+  #metrics: Metrics;
   #trainer: Trainer;
 
-  private constructor(plan: RunPlan, engine: Engine, cluster: Cluster, trainer: Trainer) {
+  private constructor(
+    plan: RunPlan,
+    engine: Engine,
+    parts: { readonly cluster: Cluster; readonly metrics: Metrics; readonly trainer: Trainer },
+  ) {
     this.#plan = plan;
     this.#engine = engine;
-    this.#cluster = cluster;
-    this.#trainer = trainer;
+    this.#cluster = parts.cluster;
+    this.#metrics = parts.metrics;
+    this.#trainer = parts.trainer;
   }
 
   /** Starts the devices of a layout with the initial parameters. */
@@ -25,8 +32,9 @@ export class RunDevices implements AsyncDisposable {
     const cluster = openCluster(layout, plan.engine, engine);
     try {
       const { source, data, seed } = plan;
-      const trainer = await Trainer.create({ source, data, layout, seed, cluster, engine });
-      return new RunDevices(plan, engine, cluster, trainer);
+      const metrics = new Metrics(plan, layout, cluster);
+      const parts = { source, data, layout, seed, cluster: metrics.beside, engine };
+      return new RunDevices(plan, engine, { cluster, metrics, trainer: await Trainer.create(parts) });
     } catch (error) {
       await cluster[Symbol.asyncDispose]();
       await engine[Symbol.asyncDispose]();
@@ -38,13 +46,19 @@ export class RunDevices implements AsyncDisposable {
     return this.#trainer;
   }
 
+  /** The metrics of the parameters as the trainer last left them. */
+  get metrics(): Metrics {
+    return this.#metrics;
+  }
+
   /** Ends the devices and goes on, from where they were, with those of another layout. */
   async change({ layout }: RunPhase): Promise<void> {
     const { source, data, seed } = this.#plan;
     const start = { steps: this.#trainer.steps, tensors: await this.#trainer.tensors() };
     await this.#cluster[Symbol.asyncDispose]();
     this.#cluster = openCluster(layout, this.#plan.engine, this.#engine);
-    const parts = { source, data, seed, layout, start, cluster: this.#cluster, engine: this.#engine };
+    this.#metrics = new Metrics(this.#plan, layout, this.#cluster);
+    const parts = { source, data, seed, layout, start, cluster: this.#metrics.beside, engine: this.#engine };
     this.#trainer = await Trainer.create(parts);
   }
 

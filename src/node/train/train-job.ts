@@ -213,18 +213,26 @@ class Session {
     const { loss, targets } = await this.#trainer.evaluate(
       this.#untilStopped(this.#parts.plan.data.validation()),
     );
+    const metrics = await this.#metrics();
     if (this.#isStopped || targets === 0) return;
     const event: EvaluationEvent = {
       kind: "evaluation",
       step: this.#trainer.steps,
       epoch,
       ...this.#lossSummary(loss),
+      ...(metrics && { metrics }),
       targets,
       seconds: (performance.now() - before) / 1000,
     };
     this.#validation = event;
     this.#parts.record?.metrics(event);
     this.#parts.listener(event);
+  }
+
+  async #metrics(): Promise<EvaluationEvent["metrics"]> {
+    const { plan, devices } = this.#parts;
+    if (Object.keys(plan.metrics).length === 0) return undefined;
+    return await devices.metrics.evaluate(this.#untilStopped(plan.data.validation()));
   }
 
   async *#untilStopped(batches: AsyncIterable<Batch>): AsyncGenerator<Batch> {
@@ -255,7 +263,12 @@ class Session {
       steps: this.#trainer.steps,
       epochs: this.#trainer.steps / this.#parts.plan.data.batchesPerEpoch,
       ...this.#trainingSummary(),
-      ...(validation && { validation: this.#lossSummary(validation.loss) }),
+      ...(validation && {
+        validation: {
+          ...this.#lossSummary(validation.loss),
+          ...(validation.metrics && { metrics: validation.metrics }),
+        },
+      }),
       ...(unigramPerplexity !== undefined && { unigramPerplexity }),
       tokens,
       seconds,
