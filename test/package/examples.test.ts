@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
+import { digits } from "../../examples/mnist-domain/digits.ts";
 import { folderWith, metricsOf, paraxis } from "../node/cli/command.ts";
 
 const examples = fileURLToPath(new URL("../../examples/", import.meta.url));
@@ -8,9 +9,12 @@ const examples = fileURLToPath(new URL("../../examples/", import.meta.url));
 /** Words of the command line that let each example run in seconds. */
 const briefly: { readonly [example: string]: readonly string[] } = {
   "first-run": ["--steps", "2", "--no-validation"],
+  "four-machines": ["--epochs", "1"],
+  "mnist-domain": ["--epochs", "1"],
   "mxnet-lstm": ["--steps", "1", "--no-validation"],
   regression: [],
   "tied-language-model": ["--steps", "60"],
+  transformer: ["--steps", "40", "--no-validation"],
 };
 
 async function train(example: string): Promise<{ readonly [key: string]: unknown }[]> {
@@ -42,6 +46,38 @@ test("the first run starts", async () => {
 test("the regression learns its curve", async () => {
   expect(Number((await train("regression")).at(-1)?.["loss"])).toBeLessThan(0.01);
 });
+
+test.each([
+  ["mnist-domain", 0.92],
+  ["four-machines", 0.85],
+])(
+  "%s tells most digits apart after one epoch",
+  async (example, least) => {
+    const evaluation = (await train(example)).at(-1);
+    expect(evaluation).toMatchObject({ kind: "evaluation", targets: 2_000 });
+    const metrics = evaluation?.["metrics"] as { readonly [name: string]: number } | undefined;
+    expect(metrics?.["accuracy"]).toBeGreaterThan(least);
+  },
+  60_000,
+);
+
+test("the digits are all that the package has, each class as often as its file has it", async () => {
+  const data = digits(50);
+  const counts = Array<number>(10).fill(0);
+  for (const batches of [data.training(1, 0), data.validation()]) {
+    for await (const { inputs } of batches) {
+      for (const digit of (inputs["targets"]?.data ?? []) as Int32Array)
+        counts[digit] = (counts[digit] ?? 0) + 1;
+    }
+  }
+  expect(counts).toEqual([1001, 1127, 991, 1032, 980, 863, 1014, 1070, 944, 978]);
+});
+
+test("the transformer starts at a uniform guess over its characters and falls quickly", async () => {
+  const losses = (await train("transformer")).map(({ loss }) => Number(loss));
+  expect(Math.abs((losses[0] as number) - Math.log(84))).toBeLessThan(0.5);
+  expect(losses.at(-1)).toBeLessThan(2.9);
+}, 60_000);
 
 test("the tied language model comes close to its unigram baseline in 60 steps", async () => {
   const evaluation = (await train("tied-language-model")).at(-1);
