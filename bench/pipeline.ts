@@ -23,7 +23,7 @@ function layout(threads: readonly number[], split: number, shape: Shape): Layout
   return {
     version: 1,
     devices,
-    stages: cuts.map((held, i) => ({ device: `cpu:${i}`, groups: held })),
+    stages: cuts.map((held, i) => ({ devices: [`cpu:${i}`], groups: held })),
     recompute: "none",
     ...shape,
   };

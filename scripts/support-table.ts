@@ -52,8 +52,9 @@ Written by \`npx tsx scripts/support-table.ts\`; a test keeps it up to date.
 
 ## Operations
 
-- **derivative**: there is a rule in the operation table. Without one a gradient stops there: comparisons, whole numbers, and the
-  operations that only derivatives are made of (\`...-grad\`).
+- **derivative**: there is a rule in the operation table. Without one a gradient stops there: comparisons and whole numbers.
+  Operations that graphs have only after they were differentiated need none: what derivatives are made of (\`...-grad\`), and what
+  layers that are split over devices are made of (\`...-step\`, \`all-reduce\`, \`all-gather\`, \`reduce-scatter\`).
 - **reference**: evaluation in float64, which the tests compare everything with.
 - **ONNX**: ONNX Runtime runs it on the CPU in that type and agrees with the reference. \`f16\` is a way to store numbers: whatever
   calculates converts to f32 and back. Operations that no float takes part in are the same in all columns.

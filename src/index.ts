@@ -53,6 +53,8 @@ export {
   type Layout,
   type LayoutDevice,
   type LayoutStage,
+  type Mesh,
+  type MeshAxis,
   oneDevice,
   type ScheduleName,
   type WeightTiming,

@@ -15,6 +15,7 @@ const layers = [
   "cost",
   "layout",
   "schedule",
+  "shard",
   "program",
   "partition",
   "plan",

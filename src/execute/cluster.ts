@@ -3,8 +3,8 @@
 import type { TypedArray } from "../graph/dtype.ts";
 import type { Program } from "../program/program.ts";
 import type { StepOutput } from "./device.ts";
-import type { TensorBuffer } from "./engine.ts";
 import type { StepInput } from "./feed.ts";
+import type { HeldTensor } from "./held-tensors.ts";
 
 export interface Cluster extends AsyncDisposable {
   /** Loads the programs of every device, by device and key; once, before anything else. */
@@ -14,5 +14,5 @@ export interface Cluster extends AsyncDisposable {
   /** Overwrites the lasting tensors that the devices hold; each device takes those it has. */
   write(tensors: ReadonlyMap<string, TypedArray>): Promise<void>;
   /** Copies of all lasting tensors, by device. */
-  read(): Promise<readonly ReadonlyMap<string, TensorBuffer>[]>;
+  read(): Promise<readonly ReadonlyMap<string, HeldTensor>[]>;
 }

@@ -6,8 +6,7 @@
 import { invariant } from "../base/errors.ts";
 import { allocate, elementBytes, type TypedArray } from "../graph/dtype.ts";
 import { sizeOf, type TensorType } from "../graph/shape.ts";
-import { allReducesOf } from "../program/all-reduces.ts";
-import { regionKey, regionOf } from "../program/channels.ts";
+import { wholeOf } from "../program/collectives.ts";
 import { locateInstruction } from "../program/locate.ts";
 import { planMemory } from "../program/memory.ts";
 import {
@@ -17,8 +16,11 @@ import {
   isPersistent,
   type Program,
 } from "../program/program.ts";
-import type { Engine, Kernel, TensorBuffer } from "./engine.ts";
+import { regionKey, regionOf, sharedTensors } from "../program/regions.ts";
+import { collectiveStarter } from "./collective-start.ts";
+import { bytesOf, type Engine, type Kernel, type TensorBuffer } from "./engine.ts";
 import { feed, fill, type NamedBuffer, type StepInput } from "./feed.ts";
+import type { HeldTensor } from "./held-tensors.ts";
 import type { Inlet, Transfer, Transport } from "./transport.ts";
 
 export interface DeviceOptions {
@@ -107,31 +109,24 @@ export class Device {
   }
 
   /** Names and types of the tensors that last from step to step. */
-  get tensors(): ReadonlyMap<string, TensorBuffer> {
-    const names = new Map<string, TensorBuffer>();
-    for (const { program, buffers } of this.#loaded.values()) {
-      program.buffers.forEach(({ name, kind }, id) => {
-        if (isPersistent(kind)) names.set(name, buffers[id] as TensorBuffer);
+  get tensors(): ReadonlyMap<string, HeldTensor> {
+    return this.#held(isPersistent);
+  }
+
+  /** The gradients of the last step. */
+  get gradients(): ReadonlyMap<string, HeldTensor> {
+    return this.#held((kind) => kind === "gradient");
+  }
+
+  #held(isWanted: (kind: BufferKind) => boolean): ReadonlyMap<string, HeldTensor> {
+    const held = new Map<string, HeldTensor>();
+    for (const { program, buffers } of [...this.#loaded.values()].toReversed()) {
+      program.buffers.forEach(({ name, kind, block }, id) => {
+        const { type, data } = buffers[id] as TensorBuffer;
+        if (isWanted(kind)) held.set(name, { type, data, ...(block && { block }) });
       });
     }
-    return names;
-  }
-
-  /** Names of the gradients that this device holds. */
-  get gradients(): readonly string[] {
-    const names = [...this.#loaded.values()].flatMap(({ program }) =>
-      program.buffers.flatMap(({ name, kind }) => (kind === "gradient" ? [name] : [])),
-    );
-    return [...new Set(names)];
-  }
-
-  /** The contents of a gradient after a step. */
-  gradient(name: string): TypedArray | undefined {
-    for (const { program, buffers } of this.#loaded.values()) {
-      const id = program.buffers.findIndex((spec) => spec.name === name && spec.kind === "gradient");
-      if (id >= 0) return buffers[id]?.data;
-    }
-    return undefined;
+    return held;
   }
 
   /** Carries out the program `key` once. Nothing that lasts is changed by a step that a guard ends. */
@@ -214,16 +209,13 @@ export class Device {
           return inlet.arrive(bytes.length, label).wait(deadline) as Promise<void> | undefined;
         };
       }
-      case "all-reduce": {
-        const { data } = of(instruction.buffer);
-        invariant(
-          data instanceof Float32Array || data instanceof Float64Array || data instanceof Int32Array,
-          "only numbers can be added up",
-        );
-        const label = program.buffers[instruction.buffer]?.name;
-        const { deadline } = this.#options;
+      case "all-reduce":
+      case "all-gather":
+      case "reduce-scatter": {
         const group = this.#transport.group(instruction.group);
-        return () => group.allReduce(data, "sum", label).wait(deadline) as Promise<void> | undefined;
+        const start = collectiveStarter(instruction, buffers, group, wholeOf(program, instruction).name);
+        const { deadline } = this.#options;
+        return () => start().wait(deadline) as Promise<void> | undefined;
       }
       case "guard": {
         const { data } = of(instruction.buffer);
@@ -298,19 +290,14 @@ export class Device {
     return placed;
   }
 
-  /** Places what is added up with other devices where they can read it, if kernels can write there. */
+  /** Places what is reduced over devices and stays where it is where they can read it, if kernels can write there. */
   #shareRegions(programs: readonly Program[]): void {
-    const sums = programs.flatMap((program) =>
-      allReducesOf(program).map(({ instruction }) => ({
-        group: instruction.group,
-        spec: program.buffers[instruction.buffer] as BufferSpec,
-      })),
-    );
-    for (const group of new Set(sums.map((sum) => sum.group))) {
+    const shared = sharedTensors(programs);
+    for (const group of new Set(shared.map((tensor) => tensor.group))) {
       const { region } = this.#transport.group(group);
       if (!(region.buffer instanceof ArrayBuffer)) continue;
       const { offsets } = regionOf(programs, group);
-      for (const { spec } of sums.filter((sum) => sum.group === group)) {
+      for (const { spec } of shared.filter((tensor) => tensor.group === group)) {
         const { type } = spec;
         const offset = region.byteOffset + (offsets.get(regionKey(spec)) ?? 0);
         const data = allocate(type.dtype, sizeOf(type.shape), region.buffer, offset);
@@ -363,8 +350,4 @@ function rowsOf({ data, type }: TensorBuffer, part: TensorType, row: number): Te
   const width = sizeOf(type.shape.slice(1));
   const offset = data.byteOffset + row * width * elementBytes(type.dtype);
   return { type: part, data: allocate(part.dtype, sizeOf(part.shape), data.buffer as ArrayBuffer, offset) };
-}
-
-function bytesOf({ data }: TensorBuffer): Uint8Array {
-  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }

@@ -19,6 +19,11 @@ export interface TensorBuffer {
   readonly data: TypedArray;
 }
 
+/** The same memory as bytes. */
+export function bytesOf({ data }: TensorBuffer): Uint8Array {
+  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+}
+
 /** A kernel with its buffers. */
 export interface BoundKernel {
   /**

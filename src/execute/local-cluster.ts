@@ -1,13 +1,12 @@
 /** Devices in this thread: one that computes, or several that take turns (for tests, with a transport in memory). */
 
-import { UserError } from "../base/errors.ts";
-import { allocate, type TypedArray } from "../graph/dtype.ts";
-import { showType } from "../graph/shape.ts";
+import type { TypedArray } from "../graph/dtype.ts";
 import type { Program } from "../program/program.ts";
 import type { Cluster } from "./cluster.ts";
 import { Device, type DeviceOptions, type StepOutput } from "./device.ts";
-import type { Engine, TensorBuffer } from "./engine.ts";
+import type { Engine } from "./engine.ts";
 import type { StepInput } from "./feed.ts";
+import { type HeldTensor, readTensors, writeTensors } from "./held-tensors.ts";
 import { type Transport, TransportAborted } from "./transport.ts";
 
 export interface LocalClusterOptions extends Omit<DeviceOptions, "transport"> {
@@ -71,7 +70,7 @@ class DevicesInTurn implements LocalCluster {
     for (const device of this.#devices) writeTensors(device, tensors);
   }
 
-  async read(): Promise<readonly ReadonlyMap<string, TensorBuffer>[]> {
+  async read(): Promise<readonly ReadonlyMap<string, HeldTensor>[]> {
     return this.#devices.map(readTensors);
   }
 
@@ -109,30 +108,4 @@ function oneAtATime(engine: Engine): Engine {
     },
     [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose](),
   };
-}
-
-/** Overwrites the lasting tensors that the device holds; throws a `UserError`, having written none, where one is of another size. */
-export function writeTensors(device: Device, tensors: ReadonlyMap<string, TypedArray>): void {
-  const held = [...device.tensors].flatMap(([name, { type, data }]) => {
-    const given = tensors.get(name);
-    return given === undefined ? [] : [{ name, type, data, given }];
-  });
-  const problems = held.flatMap(({ name, type, data, given }) =>
-    given.length === data.length
-      ? []
-      : [`"${name}" is ${showType(type)} in the model, but ${given.length} elements were given`],
-  );
-  if (problems.length > 0) throw new UserError("the tensors do not fit the model", problems);
-  for (const { data, given } of held) (data as Float32Array).set(given as Float32Array);
-}
-
-/** Copies of the lasting tensors that the device holds. */
-export function readTensors(device: Device): ReadonlyMap<string, TensorBuffer> {
-  return new Map(
-    [...device.tensors].map(([name, { type, data }]) => {
-      const copy = allocate(type.dtype, data.length);
-      (copy as Float32Array).set(data as Float32Array);
-      return [name, { type, data: copy }];
-    }),
-  );
 }

@@ -1,8 +1,9 @@
 /** Turns the times that devices measured into trace events. */
 
 import { bytesOfType } from "../graph/shape.ts";
+import { bytesOfCollective, wholeOf } from "../program/collectives.ts";
 import { type MemoryPlan, planMemory } from "../program/memory.ts";
-import type { BufferSpec, Instruction, Program } from "../program/program.ts";
+import { type BufferSpec, type Instruction, isCollective, type Program } from "../program/program.ts";
 import type { MemorySample, TraceEvent } from "../trace/trace.ts";
 
 /** What one step adds to a trace. */
@@ -27,7 +28,7 @@ interface PlannedProgram {
 
 /**
  * The events of one step: `times` holds start and end of every instruction by device, in seconds; instructions that were not reached
- * have none. A receive that began before its send is a wait until then, and a transfer from then on; an all-reduce waits for the last
+ * have none. A receive that began before its send is a wait until then, and a transfer from then on; a collective waits for the last
  * device of its group.
  */
 function traceStep(
@@ -44,11 +45,12 @@ function traceStep(
       event.kind === "send" ? [[`${event.device} ${event.peer} ${event.tag}`, event.start] as const] : [],
     ),
   );
+  const meetings = new Map(parts.flatMap((part) => [...part.meetings]));
   const met = new Map<string, number>();
-  for (const { kind, name = "", start } of events)
-    if (kind === "collective") met.set(name, Math.max(start, met.get(name) ?? start));
+  for (const [{ start }, meeting] of meetings) met.set(meeting, Math.max(start, met.get(meeting) ?? start));
   const split = events.flatMap((event) => {
-    if (event.kind === "collective") return splitWait(event, met.get(event.name ?? "") ?? event.start);
+    const last = met.get(meetings.get(event) ?? "");
+    if (last !== undefined) return splitWait(event, last);
     const start = sent.get(`${event.peer} ${event.device} ${event.tag}`);
     return event.kind === "receive" && start !== undefined ? splitWait(event, start) : [event];
   });
@@ -66,19 +68,33 @@ function splitWait(event: TraceEvent, sent: number): readonly TraceEvent[] {
   ];
 }
 
-function deviceTrace({ program, plan }: PlannedProgram, times: Float64Array, step: number): StepTrace {
+interface DeviceTrace extends StepTrace {
+  /** For every event of a collective its group and which of the group's meetings it was. */
+  readonly meetings: ReadonlyMap<TraceEvent, string>;
+}
+
+function deviceTrace({ program, plan }: PlannedProgram, times: Float64Array, step: number): DeviceTrace {
   const { liveBytes, peakBytes, arenaBytes } = plan;
   const lasting = peakBytes - arenaBytes;
   const events: TraceEvent[] = [];
   const memory: MemorySample[] = [];
+  const meetings = new Map<TraceEvent, string>();
+  const count = new Map<number, number>();
   program.instructions.forEach((instruction, index) => {
     const [start, end] = [times[2 * index] ?? Number.NaN, times[2 * index + 1] ?? Number.NaN];
     if (Number.isNaN(end)) return;
-    events.push(...eventOf(program, instruction, { step, start, end }));
+    const [event] = eventOf(program, instruction, { step, start, end });
+    if (event !== undefined) events.push(event);
+    if (event !== undefined && isCollective(instruction)) {
+      const { group } = instruction;
+      const nth = count.get(group) ?? 0;
+      meetings.set(event, `${group} ${nth}`);
+      count.set(group, nth + 1);
+    }
     const bytes = lasting + (liveBytes[index] ?? 0);
     if (bytes !== memory.at(-1)?.bytes) memory.push({ device: program.device, time: start, bytes });
   });
-  return { events, memory };
+  return { events, memory, meetings };
 }
 
 function eventOf(
@@ -113,9 +129,14 @@ function eventOf(
         },
       ];
     }
-    case "all-reduce": {
-      const { name, type } = program.buffers[instruction.buffer] as BufferSpec;
-      return [{ ...when, device, stream: "collective", kind: "collective", name, bytes: bytesOfType(type) }];
+    case "all-reduce":
+    case "all-gather":
+    case "reduce-scatter": {
+      const { phase, item } = instruction;
+      const { name } = wholeOf(program, instruction);
+      const bytes = bytesOfCollective(program, instruction);
+      const part = { ...(phase && { phase }), ...(item && { item }) };
+      return [{ ...when, device, stream: "collective", kind: "collective", name, bytes, ...part }];
     }
     case "free":
     case "guard":

@@ -3,6 +3,7 @@
  * and norm. The same for one device and for many; the devices do all computing.
  */
 
+import { stateNames } from "../autodiff/training-step.ts";
 import { invariant, UserError } from "../base/errors.ts";
 import { deriveKey } from "../base/random.ts";
 import { type Batch, type BatchShape, type DataSet, shapeKey, type TensorData } from "../data/dataset.ts";
@@ -21,6 +22,7 @@ import type { Program } from "../program/program.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Engine, TensorBuffer } from "./engine.ts";
 import type { StepInput } from "./feed.ts";
+import { joinParts } from "./held-tensors.ts";
 import { findNonFinite, NonFiniteError } from "./non-finite.ts";
 
 export interface TrainerOptions {
@@ -146,8 +148,17 @@ export class Trainer {
   /** Copies of all tensors that last: parameters, optimizer state, running statistics; each once. */
   async tensors(): Promise<ReadonlyMap<string, TensorBuffer>> {
     const held = await this.#options.cluster.read();
+    const { parameters, statistics, optimizerStates } = this.#any;
+    const shapes = new Map(
+      [...parameters, ...optimizerStates].map(({ name, type }) => [name, type.shape] as const),
+    );
+    for (const { name, type } of statistics) shapes.set(stateNames(name).value, type.shape);
+    const names = [...new Set(held.flatMap((tensors) => [...tensors.keys()]))].sort();
     return new Map(
-      held.flatMap((tensors) => [...tensors]).toSorted(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)),
+      names.map((name) => {
+        const parts = held.flatMap((tensors) => tensors.get(name) ?? []);
+        return [name, joinParts(parts, shapes.get(name) ?? [])];
+      }),
     );
   }
 

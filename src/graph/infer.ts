@@ -76,10 +76,17 @@ const operandCounts: { readonly [K in OpKind]: number | "at least 1" } = {
   "avg-pool": 1,
   "avg-pool-grad": 1,
   "dropout-mask": 2,
+  "all-reduce": "at least 1",
+  "all-gather": "at least 1",
+  "reduce-scatter": "at least 1",
   lstm: 6,
   "lstm-grad": 10,
   gru: 6,
   "gru-grad": 8,
+  "lstm-step": 4,
+  "lstm-step-grad": 8,
+  "gru-step": 5,
+  "gru-step-grad": 6,
 };
 
 /** Types of the results. Throws a `ShapeError` where the operands are too few, too many, or do not fit together. */

@@ -156,6 +156,12 @@ export type Op =
       readonly strides: readonly number[];
       readonly keep: number;
     }
+  /** One operand for each rank of a mesh, all of one type → for each rank the sum, or the largest, in the order of the operands. */
+  | { readonly kind: "all-reduce"; readonly reduce: "sum" | "max" }
+  /** One operand [n, ...rest] for each rank → for each rank all of them under each other along dim 0. */
+  | { readonly kind: "all-gather" }
+  /** One operand for each rank, all of one type; dim 0 has `sizes` rows for each rank → each rank's rows of the sum. */
+  | { readonly kind: "reduce-scatter"; readonly sizes: readonly number[] }
   /**
    * An LSTM over a chunk of time (Hochreiter & Schmidhuber 1997, with forget gates; PyTorch's weight layout). x: [T, B, I],
    * w: [4H, I], u: [4H, H], b: [4H] with the gates in blocks i, f, g, o; h0, c0: [B, H].
@@ -179,7 +185,24 @@ export type Op =
    */
   | { readonly kind: "gru" }
   /** u, r, a, Mr, Ma, Mn, dh [T, B, H], d(last h) [B, H] → dz [T, B, 3H], dq [T, B, 3H] (gradient of h'·uᵀ + p), dh0. */
-  | { readonly kind: "gru-grad" };
+  | { readonly kind: "gru-grad" }
+  /**
+   * One time step of `lstm` for h of its H units, all gates of each. zx: [B, 4h] (x·wᵀ + b of the step), u: [4h, H], h': [B, H] (all
+   * units, one step before), c': [B, h] → h, c, f, Mi, Mf, Mg, Mo, K, each [B, h].
+   */
+  | { readonly kind: "lstm-step" }
+  /** f, Mi, Mf, Mg, Mo, K, dh, dc (from the step after), each [B, h] → dz [B, 4h], dc' [B, h]; of h', the gradient is dz·u. */
+  | { readonly kind: "lstm-step-grad" }
+  /**
+   * One time step of `gru` for h of its H units, all gates of each. zx: [B, 3h] (x·wᵀ + b of the step), u: [3h, H], p: [3h],
+   * h': [B, H] (all units, one step before), h' of the h units: [B, h] → h, r, a, Mr, Ma, Mn, each [B, h].
+   */
+  | { readonly kind: "gru-step" }
+  /**
+   * r, a, Mr, Ma, Mn, dh, each [B, h] → dz [B, 3h], dq [B, 3h] (gradient of h'·uᵀ + p), a∘dh [B, h]; of h', the gradient is dq·u
+   * and, for the h units, a∘dh.
+   */
+  | { readonly kind: "gru-step-grad" };
 
 export type OpKind = Op["kind"];
 

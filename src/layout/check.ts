@@ -2,17 +2,8 @@
 
 import type { Flow } from "../cost/flow.ts";
 import { type BatchShape, shapeKey } from "../data/dataset.ts";
+import { deviceProblems, type LayoutParts } from "./check-devices.ts";
 import { type Layout, replicaCount } from "./layout.ts";
-
-/** The parts of a document that could be read; the others are left out of the checks. */
-export interface LayoutParts {
-  readonly devices: readonly { readonly name?: string | undefined }[];
-  readonly stages: readonly {
-    readonly device?: string | undefined;
-    readonly replicas?: readonly string[] | undefined;
-    readonly groups: readonly (string | undefined)[];
-  }[];
-}
 
 /** What a layout must know of the model and its data. */
 export interface LayoutModel {
@@ -26,12 +17,7 @@ export interface LayoutModel {
 
 /** Problems that the document has whatever the model is; one sentence each. */
 export function layoutProblems(layout: LayoutParts): readonly string[] {
-  return [
-    ...deviceProblems(layout),
-    ...stageProblems(layout),
-    ...replicaProblems(layout),
-    ...groupProblems(layout),
-  ];
+  return [...deviceProblems(layout), ...stageProblems(layout), ...groupProblems(layout)];
 }
 
 /** Problems of a layout without `layoutProblems` as a placement of `model`; one sentence each. */
@@ -44,85 +30,11 @@ export function modelProblems(layout: Layout, model: LayoutModel): readonly stri
   ];
 }
 
-function deviceProblems({ devices, stages }: LayoutParts): string[] {
-  if (devices.length === 0) return ["devices: must list at least one device"];
-  const names = devices.map(({ name }) => name);
-  return devices.flatMap(({ name }, i) => {
-    if (name === undefined) return [];
-    const first = names.indexOf(name);
-    if (first < i) return [`devices[${i}].name: device "${name}" is listed already in devices[${first}]`];
-    const isUsed = stages.some(
-      ({ device, replicas = [] }) => device === name || device === undefined || replicas.includes(name),
-    );
-    if (isUsed) return [];
-    return [`devices[${i}]: device "${name}" holds no stage: give it one or leave it out`];
-  });
-}
-
-function stageProblems({ devices, stages }: LayoutParts): string[] {
+function stageProblems({ stages }: LayoutParts): string[] {
   if (stages.length === 0) return ["stages: must list at least one stage"];
-  const known = devices.flatMap(({ name }) => name ?? []);
-  return stages.flatMap(({ device, replicas = [], groups }, i) => {
-    const isUnknown = device !== undefined && !known.includes(device);
-    return [
-      ...replicas.flatMap((replica, r) =>
-        known.includes(replica)
-          ? []
-          : [`stages[${i}].replicas[${r}]: unknown device "${replica}"; the devices are ${list(known)}`],
-      ),
-      ...(isUnknown
-        ? [`stages[${i}].device: unknown device "${device}"; the devices are ${list(known)}`]
-        : []),
-      ...(groups.length === 0 ? [`stages[${i}].groups: a stage must hold at least one group`] : []),
-    ];
-  });
-}
-
-/** Every replica is a whole pipeline on devices of its own, placed as the first one is. */
-function replicaProblems({ stages }: LayoutParts): string[] {
-  const count = stages[0]?.replicas?.length ?? 0;
-  const problems = stages.flatMap(({ replicas = [] }, i) =>
-    replicas.length === count
-      ? []
-      : [
-          `stages[${i}].replicas: ${replicas.length} replicas, but stages[0] has ${count}: every stage needs as many`,
-        ],
+  return stages.flatMap(({ groups }, i) =>
+    groups.length === 0 ? [`stages[${i}].groups: a stage must hold at least one group`] : [],
   );
-  if (problems.length > 0) return problems;
-  /** Where each device was seen first: the stage's first device, and the replica (0: the first one). */
-  const seen = new Map<
-    string,
-    { readonly first: string; readonly replica: number; readonly place: string }
-  >();
-  stages.forEach(({ device, replicas = [] }, i) => {
-    if (device === undefined) return;
-    [device, ...replicas].forEach((name, replica) => {
-      const place = replica === 0 ? `stages[${i}].device` : `stages[${i}].replicas[${replica - 1}]`;
-      const known = seen.get(name) ?? { first: device, replica, place };
-      seen.set(name, known);
-      if (known.replica !== replica)
-        problems.push(
-          `${place}: device "${name}" belongs to another replica by ${known.place}: replicas share no device`,
-        );
-      else if (known.first !== device)
-        problems.push(
-          `${place}: device "${name}" is the copy of ${known.first} in ${known.place}, here of ${device}: stages that share a device share its copies`,
-        );
-    });
-  });
-  const copies = new Map<string, string>();
-  stages.forEach(({ device, replicas = [] }, i) => {
-    replicas.forEach((name, r) => {
-      const key = `${device} ${r}`;
-      const known = copies.get(key) ?? name;
-      copies.set(key, known);
-      if (known !== name)
-        problems.push(
-          `stages[${i}].replicas[${r}]: device "${name}", but another stage of ${device} has its copy on "${known}": use the same`,
-        );
-    });
-  });
-  return problems;
 }
 
 function groupProblems({ stages }: LayoutParts): string[] {
@@ -172,7 +84,7 @@ function itemProblems(
     const parts = replicas === 1 ? "" : ` for each of ${replicas} replicas`;
     problems.push(
       most === 0
-        ? `stages[0].replicas: ${replicas} replicas, but a mini-batch (${shapeKey(smallest)}) has ${smallest.batch} samples: use at most ${smallest.batch}`
+        ? `stages[0].devices: ${replicas} replicas, but a mini-batch (${shapeKey(smallest)}) has ${smallest.batch} samples: use at most ${smallest.batch}`
         : `microBatches: ${microBatches} micro-batches${parts}, but a mini-batch (${shapeKey(smallest)}) has ${smallest.batch} samples: use at most ${most}`,
     );
   }

@@ -8,11 +8,23 @@ export interface LayoutDevice {
   readonly threads: number;
 }
 
-/** The groups that one device holds; work goes through the stages in their order. */
+/**
+ * The axes of a mesh of devices, outermost first in the numbering of its ranks. `tensor` splits weights; `height`, `width` and `sequence`
+ * are the domain axes: they split positions of images and sequences.
+ */
+export const meshAxisNames = ["height", "width", "sequence", "tensor"] as const;
+
+export type MeshAxis = (typeof meshAxisNames)[number];
+
+/** Devices along each axis; an axis that is left out has one. */
+export type Mesh = { readonly [A in MeshAxis]?: number | undefined };
+
+/** The groups that one device, or one mesh of devices, holds; work goes through the stages in their order. */
 export interface LayoutStage {
-  readonly device: string;
-  /** Devices that hold the same groups for other samples of every mini-batch (the data axis); as many in every stage; default none. */
-  readonly replicas?: readonly string[] | undefined;
+  /** Replica by replica, each as many devices as its mesh has ranks; replicas (the data axis) hold the same for other samples. */
+  readonly devices: readonly string[];
+  /** Sizes of the axes that split the layers of this stage; default: no split. */
+  readonly mesh?: Mesh | undefined;
   readonly groups: readonly string[];
 }
 
@@ -37,6 +49,8 @@ export interface Layout {
   readonly version: 1;
   readonly devices: readonly LayoutDevice[];
   readonly stages: readonly LayoutStage[];
+  /** The dim of a parameter that the tensor axis splits, or "whole"; what is left out is as its layer does it by default. */
+  readonly shardings?: { readonly [parameter: string]: number | "whole" } | undefined;
   /** Parts that the samples of a mini-batch are cut into; the last ones are smaller where they do not divide. */
   readonly microBatches: number;
   /** Parts that the time steps are cut into. */
@@ -57,33 +71,108 @@ export function chunksOf(
   return Math.max(1, Math.min(chunks, Math.floor(time / shortestChunk)));
 }
 
-/** Copies of the whole pipeline, each for a share of the samples: the size of the data axis. */
+/** The axes that split the layers of a stage, outermost first; those of size 1 are left out. */
+export function meshAxes({
+  mesh = {},
+}: Pick<LayoutStage, "mesh">): readonly { readonly axis: MeshAxis; readonly size: number }[] {
+  return meshAxisNames.map((axis) => ({ axis, size: mesh[axis] ?? 1 })).filter(({ size }) => size > 1);
+}
+
+/** Devices that hold a stage together in each replica: the product of the sizes of its axes. */
+export function meshSize(stage: Pick<LayoutStage, "mesh">): number {
+  return meshAxes(stage).reduce((product, { size }) => product * size, 1);
+}
+
+/** A mesh in words: `tensor 2`, `height 2 x tensor 4`; `no mesh` where nothing is split. */
+export function showMesh(stage: Pick<LayoutStage, "mesh">): string {
+  return (
+    meshAxes(stage)
+      .map(({ axis, size }) => `${axis} ${size}`)
+      .join(" x ") || "no mesh"
+  );
+}
+
+/** Copies of the whole pipeline, each for a share of the samples: the size of the data axis of a sound layout. */
 export function replicaCount({ stages }: Pick<Layout, "stages">): number {
-  return 1 + (stages[0]?.replicas?.length ?? 0);
+  const [stage] = stages;
+  return stage === undefined ? 1 : stage.devices.length / meshSize(stage);
 }
 
-/** The device of a stage in a replica, as an index into the devices of the layout. */
-export function deviceAt({ devices, stages }: Layout, stage: number, replica = 0): number {
-  const { device, replicas = [] } = stages[stage] as LayoutStage;
-  return devices.findIndex(({ name }) => name === [device, ...replicas][replica]);
+/** The devices of all ranks of a stage in a replica, as indices into the devices of the layout. */
+export function ranksAt(layout: Layout, stage: number, replica = 0): readonly number[] {
+  return Array.from({ length: meshSize(layout.stages[stage] as LayoutStage) }, (_, rank) =>
+    deviceAt(layout, stage, replica, rank),
+  );
 }
 
-/** The devices of one replica, as indices into the devices of the layout, in their order. */
+/** The device of one rank of a stage in a replica, as an index into the devices of the layout. */
+export function deviceAt({ devices, stages }: Layout, stage: number, replica = 0, rank = 0): number {
+  const held = stages[stage] as LayoutStage;
+  const device = held.devices[replica * meshSize(held) + rank];
+  return devices.findIndex(({ name }) => name === device);
+}
+
+/** The devices of one replica (all ranks of all stages), as indices into the devices of the layout, in their order. */
 export function devicesOfReplica(layout: Layout, replica: number): readonly number[] {
-  const used = new Set(layout.stages.map((_, stage) => deviceAt(layout, stage, replica)));
-  return [...used].sort((a, b) => a - b);
+  return positionsOf(layout, replica)
+    .flat()
+    .sort((a, b) => a - b);
 }
 
-/** `layout` with copies of its pipeline on further devices: `copies[r][i]` is the copy of device i in replica r + 1. */
+/**
+ * The positions of the pipeline in a replica: the devices that hold one or several stages together, in their order, as indices into the
+ * devices of the layout; by the first device. Without meshes every device is a position. All devices of a position do the same actions.
+ */
+export function positionsOf(layout: Layout, replica = 0): readonly (readonly number[])[] {
+  const positions = layout.stages.map((_, stage) =>
+    ranksAt(layout, stage, replica).toSorted((a, b) => a - b),
+  );
+  const distinct = new Map(positions.map((ranks) => [ranks.join(), ranks]));
+  return [...distinct.values()].sort(([a = 0], [b = 0]) => a - b);
+}
+
+/** The index of every stage's position in the first replica among `positionsOf`. */
+export function positionOfStages(layout: Layout): readonly number[] {
+  const positions = positionsOf(layout);
+  return layout.stages.map((_, stage) => {
+    const first = deviceAt(layout, stage);
+    return positions.findIndex((devices) => devices.includes(first));
+  });
+}
+
+/**
+ * `layout`, whose stages are on one device each, with every stage split over a mesh: `ranks[i]` are the further devices of what was on
+ * device i.
+ */
+export function withMesh(layout: Layout, mesh: Mesh, ranks: readonly (readonly LayoutDevice[])[]): Layout {
+  const names = new Map(
+    layout.devices.map(({ name }, i) => [name, (ranks[i] ?? []).map((device) => device.name)]),
+  );
+  return {
+    ...layout,
+    devices: layout.devices.flatMap((device, i) => [device, ...(ranks[i] ?? [])]),
+    stages: layout.stages.map(({ devices, groups }) => ({
+      devices: devices.flatMap((name) => [name, ...(names.get(name) ?? [])]),
+      mesh,
+      groups,
+    })),
+  };
+}
+
+/**
+ * `layout`, which has one replica, with copies of its pipeline on further devices: `copies[r][i]` is the copy of device i in replica r + 1.
+ */
 export function withReplicas(layout: Layout, copies: readonly (readonly LayoutDevice[])[]): Layout {
   const position = (device: string): number => layout.devices.findIndex(({ name }) => name === device);
   return {
     ...layout,
     devices: [...layout.devices, ...copies.flat()],
-    stages: layout.stages.map(({ device, groups }) => ({
-      device,
-      replicas: copies.map((devices) => devices[position(device)]?.name ?? ""),
-      groups,
+    stages: layout.stages.map((stage) => ({
+      ...stage,
+      devices: [
+        ...stage.devices,
+        ...copies.flatMap((devices) => stage.devices.map((name) => devices[position(name)]?.name ?? "")),
+      ],
     })),
   };
 }
@@ -93,7 +182,7 @@ export function oneDevice(groups: readonly string[], threads = 1): Layout {
   return {
     version: 1,
     devices: [{ name: "cpu:0", threads }],
-    stages: [{ device: "cpu:0", groups }],
+    stages: [{ devices: ["cpu:0"], groups }],
     microBatches: 1,
     chunks: 1,
     schedule: "naive",

@@ -1,6 +1,7 @@
 /** Orders groups so that values flow forward, and cuts an order into stages. */
 
 import { invariant } from "../base/errors.ts";
+import type { LayoutStage } from "./layout.ts";
 
 /** One group gives a value to another. */
 export interface GroupEdge {
@@ -69,6 +70,11 @@ export function runsOf(
     for (const group of unit) runOf.set(group, runs.length - 1);
   }
   return runs.map(({ device, groups }) => ({ device, groups }));
+}
+
+/** Runs as stages that are not split. */
+export function stagesOf(runs: readonly Run[]): readonly LayoutStage[] {
+  return runs.map(({ device, groups }) => ({ devices: [device], groups }));
 }
 
 /** The first of the units that have all they need, one on the current device before others. */

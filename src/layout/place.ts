@@ -6,7 +6,7 @@
 
 import { UserError } from "../base/errors.ts";
 import type { LayoutDevice, LayoutStage } from "./layout.ts";
-import { type GroupEdge, runsOf, unitsInOrder } from "./order.ts";
+import { type GroupEdge, runsOf, stagesOf, unitsInOrder } from "./order.ts";
 
 /** Groups whose whole name fits `pattern` (`*` any text, `?` any one character) go to `device`. */
 export interface PlaceRule {
@@ -100,11 +100,11 @@ export function placeByHand(
         (unit) => `groups ${unit.join(", ")} need each other's values in turn: put them on one device`,
       ),
     );
-  const stages = runsOf(units, edges, deviceOf);
-  const used = [...new Set(stages.map(({ device }) => device))];
+  const runs = runsOf(units, edges, deviceOf);
+  const used = [...new Set(runs.map(({ device }) => device))];
   return {
     devices: used.map((name) => devices.find((device) => device.name === name) as LayoutDevice),
-    stages,
+    stages: stagesOf(runs),
   };
 }
 

@@ -1,6 +1,6 @@
 /**
- * Adds up over the replicas what each computed from its samples, after the last item and before U: every gradient, and the loss. From
- * then on all replicas hold the same numbers and do the same update.
+ * Adds up what devices computed from different samples or positions, after the last item and before U: every gradient, and the loss.
+ * From then on all devices that have the same part of a parameter hold the same gradient and do the same update.
  *
  *     replica 0 | F B W ... ┐               ┌ U
  *     replica 1 | F B W ... ┴ all-reduce ───┴ U
@@ -11,25 +11,41 @@ import type { Graph } from "../graph/graph.ts";
 import type { TensorType } from "../graph/shape.ts";
 import { lossOutput } from "../model/forward.ts";
 import type { BufferKind } from "../program/program.ts";
+import { partName } from "../shard/inputs.ts";
+import { ranksAlong } from "../shard/mesh.ts";
+import { partOf, type SplitGraph } from "../shard/split-source.ts";
 import type { DeviceWriter } from "./device-writer.ts";
 import type { PartitionSource } from "./source.ts";
 
-/** Writes one all-reduce for every gradient and for the loss; none where there is one replica. */
-export function addUpReplicas(
-  { replicas, stageOf }: PartitionSource,
+/** Writes one all-reduce for every gradient and for the loss, over the replicas and the axes along which they are partial. */
+export function addUp(
+  { replicas, numberOf }: PartitionSource,
+  split: SplitGraph,
   writers: readonly DeviceWriter[],
 ): void {
-  const [first] = replicas;
-  const [step] = first?.steps ?? [];
-  if (replicas.length < 2 || step === undefined) return;
-  for (const { output, group } of [...step.gradients, ...lossMaker(step.item)]) {
-    const ranks = replicas.map(({ deviceOf }) => deviceOf(stageOf(group)));
-    const spec = { name: output, type: outputType(step.item, output), kind: kindOf(output) };
-    const [leader] = ranks;
-    invariant(leader !== undefined, "at least one replica");
-    for (const rank of ranks) {
-      const writer = writers[rank] as DeviceWriter;
-      writer.add({ kind: "all-reduce", buffer: writer.buffer(spec), group: leader, ranks });
+  const [step] = replicas[0]?.steps ?? [];
+  if (step === undefined) return;
+  for (const { output } of [...step.gradients, ...lossMaker(step.item)]) {
+    const spread = split.outputs.get(output);
+    invariant(spread !== undefined, `the item graph has no output "${output}"`);
+    const { mesh, stage, sharding } = spread;
+    for (const alike of ranksAlong(mesh, sharding.partial)) {
+      const ranks = replicas.flatMap(({ deviceOf }) => alike.map((rank) => deviceOf(stage, rank)));
+      if (ranks.length < 2) continue;
+      const [first = 0] = alike;
+      const name = partName(output, mesh, first);
+      const { block } = partOf(split, name);
+      const spec = {
+        name: output,
+        type: outputType(split.graph, name),
+        kind: kindOf(output),
+        ...(block && { block }),
+      };
+      for (const rank of ranks) {
+        const writer = writers[rank] as DeviceWriter;
+        const buffer = writer.buffer(spec);
+        writer.add({ kind: "all-reduce", reduce: "sum", buffer, group: numberOf(ranks), ranks });
+      }
     }
   }
 }

@@ -6,7 +6,7 @@ import { flowsOf } from "../cost/flow.ts";
 import type { BatchShape } from "../data/dataset.ts";
 import type { DType } from "../graph/dtype.ts";
 import { layoutProblems, modelProblems } from "../layout/check.ts";
-import { chunksOf, deviceAt, devicesOfReplica, type Layout, replicaCount } from "../layout/layout.ts";
+import { chunksOf, deviceAt, type Layout, meshAxes, ranksAt, replicaCount } from "../layout/layout.ts";
 import { buildForward, type ForwardGraph, type ModelSource } from "../model/forward.ts";
 import type { Initializer } from "../model/initializer.ts";
 import type { ParameterSpec, StateSpec } from "../model/model-builder.ts";
@@ -16,6 +16,10 @@ import { assertPrograms } from "../program/verify.ts";
 import { allActions, type Schedule } from "../schedule/action.ts";
 import { scheduleSpec } from "../schedule/layout-spec.ts";
 import { schedule } from "../schedule/schedule.ts";
+import type { Mesh } from "../shard/mesh.ts";
+import { splitItem } from "../shard/step.ts";
+import { groupNumbers } from "./group-numbers.ts";
+import { splitOptions } from "./item-plan.ts";
 import { partition } from "./partition.ts";
 import type { ItemSlice, PartitionStep, Replica } from "./source.ts";
 
@@ -50,14 +54,12 @@ export function compileTraining(source: CompileSource, layout: Layout, shape: Ba
   const steps = forwards.map((graph) => trainingStep(graph, { optimizer: source.optimizer, ...again }));
   const step = steps[0] as TrainingStep;
   const programs = partition({
-    stageOf: stageFinder(layout),
-    devices: layout.devices.length,
-    inputs: source.inputs,
+    ...sharedSource(source, layout, items.shapes[0] ?? shape, shape),
     weights: layout.weights,
     replicas: items.slices.map((slices, replica) => ({
       ...ownSteps(steps, slices),
       schedule: scheduleOf(layout, replica, slices),
-      deviceOf: (stage) => deviceAt(layout, stage, replica),
+      deviceOf: (stage, rank) => deviceAt(layout, stage, replica, rank),
     })),
   });
   assertPrograms(programs);
@@ -88,16 +90,14 @@ export function compileEvaluation(source: CompileSource, layout: Layout, shape: 
     weights: "fused",
   }).filter(({ phase }) => phase === "F");
   const programs = partition({
-    stageOf: stageFinder(layout),
-    devices: layout.devices.length,
-    inputs: source.inputs,
+    ...sharedSource(source, layout, items.shapes[0] ?? shape, shape),
     weights: "fused",
     replicas: items.slices.map((slices, replica) => ({
       ...ownSteps(steps, slices),
       schedule: layout.devices.map((_, device) =>
-        forwardOnly.filter(({ stage }) => deviceAt(layout, stage, replica) === device),
+        forwardOnly.filter(({ stage }) => ranksAt(layout, stage, replica).includes(device)),
       ),
-      deviceOf: (stage) => deviceAt(layout, stage, replica),
+      deviceOf: (stage, rank) => deviceAt(layout, stage, replica, rank),
     })),
   });
   assertPrograms(programs);
@@ -151,6 +151,21 @@ function replicaProblems(layout: Layout, states: readonly StateSpec[]): readonly
   );
 }
 
+/** What a layout says for all replicas and items; how parameters lie follows from the model in training. */
+function sharedSource(source: CompileSource, layout: Layout, item: BatchShape, total: BatchShape) {
+  const shared = {
+    inputs: source.inputs,
+    devices: layout.devices.length,
+    stageOf: stageFinder(layout),
+    meshes: layout.stages.map((stage): Mesh => ({ axes: meshAxes(stage) })),
+    shardings: layout.shardings ?? {},
+    numberOf: groupNumbers(layout),
+  };
+  const { graph, states } = forward(source, item, total, true);
+  const settled = splitItem({ item: graph, states, gradients: [] }, splitOptions(shared));
+  return { ...shared, settled };
+}
+
 function stageFinder(layout: Layout): (group: string) => number {
   const stages = new Map(
     layout.stages.flatMap(({ groups }, stage) => groups.map((group) => [group, stage] as const)),
@@ -164,12 +179,14 @@ function stageFinder(layout: Layout): (group: string) => number {
 
 /** The actions of every device for the items of one replica; none on the devices of the others. */
 function scheduleOf(layout: Layout, replica: number, items: readonly (readonly ItemSlice[])[]): Schedule {
-  const order = schedule(scheduleSpec(layout, items.length, items[0]?.length ?? 1));
-  const devices = devicesOfReplica(layout, 0);
-  const copies = new Map(
-    layout.stages.map((_, stage) => [deviceAt(layout, stage, replica), deviceAt(layout, stage)]),
+  const spec = scheduleSpec(layout, items.length, items[0]?.length ?? 1);
+  const order = schedule(spec);
+  const positions = new Map(
+    layout.stages.flatMap((_, stage) =>
+      ranksAt(layout, stage, replica).map((device) => [device, spec.placement?.[stage] ?? stage] as const),
+    ),
   );
-  return layout.devices.map((_, device) => order[devices.indexOf(copies.get(device) ?? -1)] ?? []);
+  return layout.devices.map((_, device) => order[positions.get(device) ?? -1] ?? []);
 }
 
 /** The steps that a replica's items use, numbered afresh: joined weight gradients need items of one shape. */

@@ -42,8 +42,9 @@ export class DeviceWriter {
     return this.#buffers.push(spec) - 1;
   }
 
-  has(name: string): boolean {
-    return this.#ids.has(name);
+  /** The buffer of this name, if it has been declared. */
+  specOf(name: string): BufferSpec | undefined {
+    return this.#buffers[this.#ids.get(name) ?? -1];
   }
 
   /** Whether it has a buffer of this kind. */

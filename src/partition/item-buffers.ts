@@ -10,7 +10,7 @@ import type { TensorType } from "../graph/shape.ts";
 import type { BufferKind, ItemId } from "../program/program.ts";
 import type { Weights } from "../schedule/action.ts";
 import type { DeviceWriter } from "./device-writer.ts";
-import { type ItemPlan, segmentsOf } from "./item-plan.ts";
+import { devicesOfGroup, type ItemPlan } from "./item-plan.ts";
 import type { Segment } from "./segments.ts";
 import type { ReplicaSource } from "./source.ts";
 import { moreRows, stackRows } from "./stack-rows.ts";
@@ -26,9 +26,8 @@ export class ItemBuffers {
     const count = joinedItems(source);
     const [plan] = plans;
     if (count < 2 || plan === undefined || plans.length > 1) return;
-    const stages = new Set([...plan.makerOf.values()]);
-    for (const stage of stages)
-      for (const segment of segmentsOf(plan, stage, "W")) this.#tryStack(plan, stage, segment, count);
+    for (const segment of [...plan.segments.values()].flat())
+      if (segment.phase === "W" && segment.exchange === undefined) this.#tryStack(plan, segment, count);
   }
 
   /** The segment that does the W of all items of a piece at once, if there is one. */
@@ -37,7 +36,8 @@ export class ItemBuffers {
   }
 
   /** The buffer of a value (of a data input or a node's result) of one item. */
-  item(writer: DeviceWriter, plan: ItemPlan, value: ValueId, { microBatch, chunk }: ItemId): number {
+  item(writer: DeviceWriter, plan: ItemPlan, of: ValueId, { microBatch, chunk }: ItemId): number {
+    const value = plan.placeOf.get(of) ?? of;
     const { name, type, kind } = describe(plan, value);
     const own = { name: `${name}[${microBatch}.${chunk}]`, type, kind };
     if (!this.#stacked.get(writer.device)?.has(value)) return writer.buffer(own);
@@ -50,7 +50,8 @@ export class ItemBuffers {
   }
 
   /** The buffer with the rows of all items of the piece that micro-batch `microBatch` belongs to. */
-  joined(writer: DeviceWriter, plan: ItemPlan, value: ValueId, microBatch: number): number {
+  joined(writer: DeviceWriter, plan: ItemPlan, of: ValueId, microBatch: number): number {
+    const value = plan.placeOf.get(of) ?? of;
     const { name, type, kind } = describe(plan, value);
     const piece = this.#source.weights === "deferred" ? "*" : `${microBatch}.*`;
     return writer.buffer({
@@ -64,17 +65,20 @@ export class ItemBuffers {
     return this.#source.items[0]?.length ?? 1;
   }
 
-  #tryStack(plan: ItemPlan, stage: number, segment: Segment, count: number): void {
+  #tryStack(plan: ItemPlan, segment: Segment, count: number): void {
     const roles = segment.inputs.map((value) => plan.graph.inputs[value]?.role ?? "data");
     if (roles.some((role) => role === "state" || role === "gradient")) return;
     const varying = new Set(roles.flatMap((role, i) => (role === "data" ? [i] : [])));
     const joined = varying.size === 0 ? undefined : stackRows(segment.graph, varying, count);
     if (joined === undefined || this.#sumsAreUsed(plan, segment, joined.stackedOutputs)) return;
     this.#joined.set(segment, { ...segment, graph: joined.graph });
-    const device = this.#source.deviceOf(stage);
+    const [device = -1] = devicesOfGroup(segment.group, this.#source);
     const values = this.#stacked.get(device) ?? new Set();
-    for (const i of varying) values.add(segment.inputs[i] as ValueId);
-    for (const i of joined.stackedOutputs) values.add(segment.outputs[i] as ValueId);
+    const stacked = [
+      ...[...varying].map((i) => segment.inputs[i] as ValueId),
+      ...joined.stackedOutputs.map((i) => segment.outputs[i] as ValueId),
+    ];
+    for (const value of stacked) values.add(plan.placeOf.get(value) ?? value);
     this.#stacked.set(device, values);
   }
 

@@ -1,58 +1,148 @@
-/** The item graph of one shape, cut for a placement: which segments each stage runs in each phase, and who uses which value. */
+/** The item graph of one shape, split over the meshes and cut for a placement: who runs which segments in each phase, and who uses which value. */
 
 import { sliceWeightGradients } from "../autodiff/slice.ts";
-import { stateNames, type TrainingStep } from "../autodiff/training-step.ts";
+import { stateNames } from "../autodiff/training-step.ts";
 import type { Graph, Node, Phase, ValueId } from "../graph/graph.ts";
-import { cutSegments, type Segment } from "./segments.ts";
+import { noMesh, rankCount } from "../shard/mesh.ts";
+import { splitGroup } from "../shard/sharded.ts";
+import type { SplitGraph } from "../shard/split-source.ts";
+import { type SplitOptions, splitItem } from "../shard/step.ts";
+import { cutSegments, isExchange, type Segment } from "./segments.ts";
+import type { PartitionStep, ReplicaSource } from "./source.ts";
 
 export interface ItemPlan {
+  readonly split: SplitGraph;
   readonly graph: Graph;
   readonly segments: ReadonlyMap<string, readonly Segment[]>;
-  /** The stage that makes each value; graph inputs have none. */
+  /** The device that makes each value; graph inputs have none. */
   readonly makerOf: ReadonlyMap<ValueId, number>;
-  /** The stages that use each value. */
+  /** The devices that use each value. */
   readonly usersOf: ReadonlyMap<ValueId, ReadonlySet<number>>;
   /** Names of a value that is an output of the graph. */
   readonly namesOf: ReadonlyMap<ValueId, readonly string[]>;
   readonly valueOf: ReadonlyMap<string, ValueId>;
+  /** The value in whose buffer a sum over ranks lies: the operand, where nothing else needs it. */
+  readonly placeOf: ReadonlyMap<ValueId, ValueId>;
+}
+
+/** How the source splits graphs. */
+export function splitOptions({
+  stageOf,
+  meshes,
+  shardings,
+  inputs,
+}: Pick<ReplicaSource, "stageOf" | "meshes" | "shardings" | "inputs">): SplitOptions {
+  return {
+    meshOf: (group) => {
+      const stage = stageOf(group);
+      return { stage, mesh: meshes[stage] ?? noMesh };
+    },
+    chosen: new Map(Object.entries(shardings)),
+    timeDims: (name) =>
+      (inputs.find((input) => input.name === name)?.dims ?? []).flatMap((dim, i) =>
+        dim === "time" ? [i] : [],
+      ),
+  };
 }
 
 /** The plan of one item graph; with `fused` weights, all of the derivative is phase B and nothing is left for W. */
-export function planItem(
-  step: Pick<TrainingStep, "item" | "states">,
-  stageOf: (group: string) => number,
-  fused: boolean,
-): ItemPlan {
+export function planItem(step: PartitionStep, source: ReplicaSource): ItemPlan {
+  const { stageOf } = source;
   const urgent = new Set(
     step.states.filter(({ kind }) => kind === "carried").map(({ name }) => stateNames(name).leaving),
   );
-  const graph = fused ? step.item : sliceWeightGradients(step.item, urgent, (group) => `${stageOf(group)}`);
+  const item =
+    source.weights === "fused"
+      ? step.item
+      : sliceWeightGradients(step.item, urgent, (group) => `${stageOf(group)}`);
+  const split = splitItem({ ...step, item }, splitOptions(source), source.settled);
+  const { graph } = split;
   const segments = new Map<string, Segment[]>();
-  for (const segment of cutSegments(graph, ({ group, phase }) => `${stageOf(group)} ${group} ${phase}`)) {
-    const key = segmentKey(stageOf(segment.group), segment.phase);
+  for (const segment of cutSegments(graph, (node) => placeOfNode(node, source))) {
+    const key = segmentKey(stageOfGroup(segment.group, source), segment.phase);
     segments.set(key, [...(segments.get(key) ?? []), segment]);
-  }
-  const makerOf = new Map<ValueId, number>();
-  const usersOf = new Map<ValueId, Set<number>>();
-  for (const node of graph.nodes) {
-    const stage = stageOf(node.group);
-    for (const value of node.outputs) makerOf.set(value, stage);
-    for (const value of node.inputs) usersOf.set(value, (usersOf.get(value) ?? new Set<number>()).add(stage));
   }
   const namesOf = new Map<ValueId, string[]>();
   for (const { name, value } of graph.outputs) namesOf.set(value, [...(namesOf.get(value) ?? []), name]);
   return {
+    split,
     graph,
     segments,
-    makerOf,
-    usersOf,
+    ...usesOf(graph, source),
     namesOf,
     valueOf: new Map(graph.outputs.map(({ name, value }) => [name, value])),
+    placeOf: sumsInPlace(graph),
   };
 }
 
+/** The segments of a stage and phase, of all devices of the stage. */
 export function segmentsOf(plan: ItemPlan, stage: number, phase: Phase): readonly Segment[] {
   return plan.segments.get(segmentKey(stage, phase)) ?? [];
+}
+
+/** The devices that a group of the split graph stands for. */
+export function devicesOfGroup(
+  name: string,
+  source: Pick<ReplicaSource, "stageOf" | "deviceOf">,
+): readonly number[] {
+  const { group, ranks } = splitGroup(name);
+  return ranks.map((rank) => source.deviceOf(source.stageOf(group), rank));
+}
+
+/** What a run of a group of the split graph on a device says of its place: the rank only where the stage has several. */
+export function runPlace(
+  name: string,
+  device: number,
+  { stageOf, deviceOf, meshes }: Pick<ReplicaSource, "stageOf" | "deviceOf" | "meshes">,
+): { readonly stage: number; readonly rank?: number; readonly group: string } {
+  const { group } = splitGroup(name);
+  const stage = stageOf(group);
+  const count = rankCount(meshes[stage] ?? noMesh);
+  const rank = Array.from({ length: count }, (_, i) => i).find((i) => deviceOf(stage, i) === device);
+  return { stage, ...(count > 1 && rank !== undefined && { rank }), group };
+}
+
+function stageOfGroup(name: string, { stageOf }: Pick<ReplicaSource, "stageOf">): number {
+  return stageOf(splitGroup(name).group);
+}
+
+/** What is run as a whole: the work of one group in one phase on one device, or one exchange. */
+export function placeOfNode(node: Node, source: Pick<ReplicaSource, "stageOf">): string {
+  const own = `${stageOfGroup(node.group, source)} ${node.group} ${node.phase}`;
+  return isExchange(node) ? `${own} ${node.outputs[0]}` : own;
+}
+
+function usesOf(graph: Graph, source: ReplicaSource): Pick<ItemPlan, "makerOf" | "usersOf"> {
+  const makerOf = new Map<ValueId, number>();
+  const usersOf = new Map<ValueId, Set<number>>();
+  for (const node of graph.nodes) {
+    const devices = devicesOfGroup(node.group, source);
+    const deviceAt = (i: number) => (isExchange(node) ? devices[i] : devices[0]) as number;
+    node.outputs.forEach((value, i) => {
+      makerOf.set(value, deviceAt(i));
+    });
+    node.inputs.forEach((value, i) => {
+      usersOf.set(value, (usersOf.get(value) ?? new Set<number>()).add(deviceAt(i)));
+    });
+  }
+  return { makerOf, usersOf };
+}
+
+/** Sums over ranks whose operand is made for them alone replace it. */
+export function sumsInPlace(graph: Graph): ReadonlyMap<ValueId, ValueId> {
+  const uses = new Map<ValueId, number>();
+  const count = (value: ValueId) => uses.set(value, (uses.get(value) ?? 0) + 1);
+  for (const node of graph.nodes) for (const value of node.inputs) count(value);
+  for (const { value } of graph.outputs) count(value);
+  const places = new Map<ValueId, ValueId>();
+  for (const node of graph.nodes) {
+    if (node.op.kind !== "all-reduce") continue;
+    node.inputs.forEach((value, i) => {
+      if (uses.get(value) === 1 && value >= graph.inputs.length)
+        places.set(node.outputs[i] as ValueId, value);
+    });
+  }
+  return places;
 }
 
 function segmentKey(stage: number, phase: Node["phase"]): string {

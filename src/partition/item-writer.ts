@@ -3,13 +3,15 @@
 import { stateNames } from "../autodiff/training-step.ts";
 import { invariant } from "../base/errors.ts";
 import type { GraphInput, ValueId } from "../graph/graph.ts";
-import { showType, type TensorType } from "../graph/shape.ts";
+import { showType, sizeOf, type TensorType } from "../graph/shape.ts";
 import { lossOutput } from "../model/forward.ts";
 import type { ItemId } from "../program/program.ts";
 import type { Action } from "../schedule/action.ts";
+import { rankCount } from "../shard/mesh.ts";
+import { partOf } from "../shard/split-source.ts";
 import type { DeviceWriter } from "./device-writer.ts";
 import { ItemBuffers } from "./item-buffers.ts";
-import { type ItemPlan, planItem, segmentsOf } from "./item-plan.ts";
+import { devicesOfGroup, type ItemPlan, planItem, runPlace, segmentsOf } from "./item-plan.ts";
 import type { Mail } from "./mail.ts";
 import type { Segment } from "./segments.ts";
 import type { ItemSlice, ReplicaSource } from "./source.ts";
@@ -34,7 +36,7 @@ export class ItemWriter {
     this.#source = source;
     this.#writers = writers;
     this.#mail = mail;
-    this.#plans = source.steps.map((step) => planItem(step, source.stageOf, source.weights === "fused"));
+    this.#plans = source.steps.map((step) => planItem(step, source));
     this.#buffers = new ItemBuffers(source, this.#plans);
     const gradients = source.steps.flatMap((step) => step.gradients.map(({ output }) => output));
     this.#sums = new Set([lossOutput, ...gradients]);
@@ -44,14 +46,22 @@ export class ItemWriter {
     );
   }
 
+  /** How the first item's graph is split; parameters lie the same way for all items. */
+  get plan(): ItemPlan {
+    const [plan] = this.#plans;
+    invariant(plan !== undefined, "at least one item shape");
+    return plan;
+  }
+
   /** Writes one piece of the schedule of `device`: a single action, or the W of several items of a stage. */
   write(device: number, piece: readonly Action[]): void {
     const [first] = piece as readonly [Action, ...Action[]];
     const segments = segmentsOf(this.#planOf(first), first.stage, first.phase);
     segments.forEach((segment, position) => {
       const joined = piece.length > 1 ? this.#buffers.joinedSegment(segment) : undefined;
-      if (joined !== undefined) this.#writeJoined(device, joined, piece);
-      else for (const action of piece) this.#writeSegment(device, position, action);
+      if (joined !== undefined && devicesOfGroup(segment.group, this.#source).includes(device))
+        this.#writeJoined(device, joined, piece);
+      else if (joined === undefined) for (const action of piece) this.#writeSegment(device, position, action);
     });
     if (first.phase === "W") for (const action of piece) this.#release(action);
   }
@@ -70,17 +80,68 @@ export class ItemWriter {
     const plan = this.#planOf(action);
     const segment = segmentsOf(plan, action.stage, action.phase)[position];
     invariant(segment !== undefined, "items of different shapes have the same segments");
-    this.#run(device, segment, action, false);
-    for (const value of segment.outputs) {
-      const users = new Set([...(plan.usersOf.get(value) ?? [])].map(this.#source.deviceOf));
-      users.delete(device);
-      for (const to of users) {
+    const devices = devicesOfGroup(segment.group, this.#source);
+    if (!devices.includes(device)) return;
+    if (segment.exchange === undefined) this.#run(device, segment, action, false);
+    else this.#exchange(device, devices, segment.exchange, action);
+    const own = segment.outputs.filter((value) => plan.makerOf.get(value) === device);
+    for (const value of own) {
+      for (const to of plan.usersOf.get(value) ?? []) {
+        if (to === device) continue;
         const buffer = this.#buffers.item(this.#writer(device), plan, value, action);
         const send = () => this.#mail.send(device, to, buffer, `%${value}`, itemOf(action));
-        if (this.#source.weights === "fused" && action.phase === "B") this.#hold(action, send);
+        if (this.#source.weights === "fused" && action.phase === "B" && !this.#isBeside(action.stage, to))
+          this.#hold(action, send);
         else send();
       }
     }
+  }
+
+  /** Whether a device is one of the mesh of a stage: it waits within the same action. */
+  #isBeside(stage: number, device: number): boolean {
+    const mesh = this.#source.meshes[stage] ?? { axes: [] };
+    return Array.from({ length: rankCount(mesh) }, (_, rank) => this.#source.deviceOf(stage, rank)).includes(
+      device,
+    );
+  }
+
+  /** What the devices of a mesh exchange: each takes part with the operand and the result of its rank. */
+  #exchange(
+    device: number,
+    ranks: readonly number[],
+    { op, inputs, outputs, phase }: NonNullable<Segment["exchange"]>,
+    action: Action,
+  ): void {
+    const writer = this.#writer(device);
+    const plan = this.#planOf(action);
+    const at = ranks.indexOf(device);
+    const [from, to] = [inputs[at] as ValueId, outputs[at] as ValueId];
+    const buffer = this.#input(writer, from, action, false);
+    const meeting = { group: this.#source.numberOf(ranks), ranks, phase, item: itemOf(action) };
+    const into = this.#buffers.item(writer, plan, to, action);
+    if (op.kind === "all-reduce") {
+      if (into !== buffer) this.#copy(writer, from, buffer, into, action);
+      writer.add({ kind: "all-reduce", reduce: op.reduce, buffer: into, ...meeting });
+      return;
+    }
+    const parts = op.kind === "all-gather" ? inputs : outputs;
+    const sizes = parts.map((value) => sizeOf((plan.graph.types[value] as TensorType).shape));
+    writer.add({ kind: op.kind, buffer, into, sizes, ...meeting });
+  }
+
+  /** A copy of what is needed again before it is replaced by a sum. */
+  #copy(writer: DeviceWriter, value: ValueId, from: number, to: number, action: Action): void {
+    const type = this.#planOf(action).graph.types[value] as TensorType;
+    const maker = this.#planOf(action).graph.nodes.find(({ outputs }) => outputs.includes(value));
+    writer.add({
+      kind: "run",
+      kernel: writer.kernel(this.#kernels.copy(type)),
+      inputs: [from],
+      outputs: [to],
+      phase: action.phase,
+      ...runPlace(maker?.group ?? "", writer.device, this.#source),
+      item: itemOf(action),
+    });
   }
 
   #run(device: number, segment: Segment, action: Action, joined: boolean): void {
@@ -91,15 +152,13 @@ export class ItemWriter {
     );
     const totals = targets.flatMap(({ accumulate, buffer }) => (accumulate ? [buffer] : []));
     const item = joined ? {} : { item: itemOf(action) };
-    const { group, phase } = segment;
     writer.add({
       kind: "run",
       kernel: writer.kernel(this.#kernels.of(segment.graph, targets)),
       inputs: [...inputs, ...totals],
       outputs: targets.map(({ buffer }) => buffer),
-      phase,
-      stage: action.stage,
-      group,
+      phase: segment.phase,
+      ...runPlace(segment.group, device, this.#source),
       ...item,
     });
   }
@@ -115,9 +174,11 @@ export class ItemWriter {
     const plan = this.#planOf(action);
     const type = plan.graph.types[value] as TensorType;
     const names = plan.namesOf.get(value) ?? [];
-    const lasting = names.flatMap((name): Target[] => {
+    const lasting = names.flatMap((own): Target[] => {
+      const { of: name, block } = partOf(plan.split, own);
+      const spec = { name, type, ...(block && { block }) };
       if (this.#statistics.has(name))
-        return [{ position, buffer: writer.buffer({ name, type, kind: "statistic" }), accumulate: false }];
+        return [{ position, buffer: writer.buffer({ ...spec, kind: "statistic" }), accumulate: false }];
       if (!this.#sums.has(name)) return [];
       const key = `${writer.device} ${name}`;
       const accumulate = this.#begun.has(key);
@@ -125,7 +186,7 @@ export class ItemWriter {
       return [
         {
           position,
-          buffer: writer.buffer({ name, type, kind: name === lossOutput ? "result" : "gradient" }),
+          buffer: writer.buffer({ ...spec, kind: name === lossOutput ? "result" : "gradient" }),
           accumulate,
         },
       ];
@@ -145,29 +206,36 @@ export class ItemWriter {
     if (joined) return this.#buffers.joined(writer, plan, value, action.microBatch);
     const buffer = this.#buffers.item(writer, plan, value, action);
     if (input !== undefined) {
-      writer.feed({ buffer, input: input.name, start: this.#startOf(input.name, action) });
+      const { of: name, block } = partOf(plan.split, input.name);
+      const start = this.#startOf(name, action).map((first, dim) => first + (block?.start[dim] ?? 0));
+      writer.feed({ buffer, input: name, start });
       return buffer;
     }
-    const from = this.#source.deviceOf(plan.makerOf.get(value) as number);
+    const from = plan.makerOf.get(value) as number;
     if (from !== writer.device) this.#mail.receive(from, writer.device, buffer, `%${value}`, itemOf(action));
     return buffer;
   }
 
   /** Parameters, statistics and scalars have one buffer for all items; carried state comes from the neighbouring item. */
-  #outerInput(writer: DeviceWriter, { name, role }: GraphInput, value: ValueId, action: Action): number {
-    const type = this.#planOf(action).graph.types[value] as TensorType;
-    if (role === "parameter") return writer.buffer({ name, type, kind: "parameter" });
-    if (this.#statistics.has(name)) return writer.buffer({ name, type, kind: "statistic" });
+  #outerInput(writer: DeviceWriter, input: GraphInput, value: ValueId, action: Action): number {
+    const { role } = input;
+    const own = this.#planOf(action);
+    const type = own.graph.types[value] as TensorType;
+    const { of: name, block } = partOf(own.split, input.name);
+    const spec = { name, type, ...(block && { block }) };
+    if (role === "parameter") return writer.buffer({ ...spec, kind: "parameter" });
+    if (this.#statistics.has(name)) return writer.buffer({ ...spec, kind: "statistic" });
     if (role === "scalar") return this.#scalar(writer, name, type, action);
     const { chunk } = action;
     const state = name.slice(name.indexOf(":") + 1);
+    const mark = input.name.slice(name.length);
     const neighbour = role === "state" ? { ...action, chunk: chunk - 1 } : { ...action, chunk: chunk + 1 };
     const names = stateNames(state);
     if (neighbour.chunk < 0 || neighbour.chunk >= this.#chunksOf(action)) {
       return writer.buffer({ name: `zero ${showType(type)}`, type, kind: "constant", value: 0 });
     }
     const plan = this.#planOf(neighbour);
-    const from = plan.valueOf.get(role === "state" ? names.value : names.leaving);
+    const from = plan.valueOf.get(`${role === "state" ? names.value : names.leaving}${mark}`);
     invariant(from !== undefined, `state "${state}" is not given to the next item`);
     return this.#buffers.item(writer, plan, from, neighbour);
   }

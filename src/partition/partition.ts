@@ -8,7 +8,8 @@
 import { invariant } from "../base/errors.ts";
 import type { Program } from "../program/program.ts";
 import { type Action, piecesOf, type Weights } from "../schedule/action.ts";
-import { addUpReplicas } from "./add-up.ts";
+import type { SplitGraph } from "../shard/split-source.ts";
+import { addUp } from "./add-up.ts";
 import { DeviceWriter } from "./device-writer.ts";
 import { ItemWriter } from "./item-writer.ts";
 import { Mail } from "./mail.ts";
@@ -23,23 +24,26 @@ export function partition(source: PartitionSource): readonly Program[] {
   });
   const mail = new Mail(writers);
   const replicas = source.replicas.map((replica): ReplicaSource => ({ ...source, ...replica }));
-  for (const replica of replicas) writeItems(replica, writers, mail);
-  addUpReplicas(source, writers);
+  const [split] = replicas.map((replica) => writeItems(replica, writers, mail));
+  invariant(split !== undefined, "at least one replica");
+  addUp(source, split, writers);
   for (const replica of replicas) {
     const [first] = replica.steps;
     invariant(first !== undefined, "at least one step");
     const { update } = first;
-    if (update !== undefined) new UpdateWriter({ ...first, update }, replica, writers, mail).write();
+    if (update !== undefined) new UpdateWriter({ ...first, update }, split, replica, writers, mail).write();
   }
   return writers.map((writer) => writer.build());
 }
 
-function writeItems(replica: ReplicaSource, writers: readonly DeviceWriter[], mail: Mail): void {
+/** Writes all items of a replica; returns how the first one's graph is split. */
+function writeItems(replica: ReplicaSource, writers: readonly DeviceWriter[], mail: Mail): SplitGraph {
   const items = new ItemWriter(replica, writers, mail);
   for (const [device, actions] of replica.schedule.entries()) {
     for (const piece of piecesOf(inStageOrder(actions, replica.weights), replica.weights))
       items.write(device, piece);
   }
+  return items.plan.split;
 }
 
 /** With deferred weights, the W at the end of a device's actions stage by stage: the W of a stage are one piece. */

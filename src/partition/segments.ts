@@ -9,6 +9,7 @@
  */
 
 import type { Graph, GraphInput, GraphOutput, Node, ValueId } from "../graph/graph.ts";
+import type { OpOf } from "../graph/op.ts";
 import type { TensorType } from "../graph/shape.ts";
 
 export interface Segment {
@@ -20,6 +21,8 @@ export interface Segment {
   /** Group and phase of its first operation; the same for all where the place says so. */
   readonly group: string;
   readonly phase: Node["phase"];
+  /** What it is, where it is an exchange between devices instead of work of one. */
+  readonly exchange?: Node & { readonly op: CollectiveOp };
 }
 
 /** The segments of `graph` in an order in which they can run. Values that are graph outputs or used elsewhere are outputs. */
@@ -34,6 +37,13 @@ export function cutSegments(graph: Graph, placeOf: (node: Node) => string): read
   order.sort((a, b) => a.level - b.level || a.first - b.first);
   const uses = usesOf(graph);
   return order.map(({ key }) => segmentOf(graph, members.get(key) as Node[], placeOf, uses));
+}
+
+export type CollectiveOp = OpOf<"all-reduce" | "all-gather" | "reduce-scatter">;
+
+/** Whether a node is an exchange between devices; each is a segment of its own. */
+export function isExchange(node: Node): node is Node & { readonly op: CollectiveOp } {
+  return node.op.kind === "all-reduce" || node.op.kind === "all-gather" || node.op.kind === "reduce-scatter";
 }
 
 function levelsOf(graph: Graph, placeOf: (node: Node) => string): readonly number[] {
@@ -110,6 +120,7 @@ function segmentOf(
     outputs,
     group: first.group,
     phase: first.phase,
+    ...(isExchange(first) && { exchange: first }),
   };
 }
 

@@ -3,7 +3,11 @@
 import type { TrainingStep } from "../autodiff/training-step.ts";
 import type { InputSpec } from "../data/dataset.ts";
 import type { Graph } from "../graph/graph.ts";
+import type { Layout } from "../layout/layout.ts";
 import type { Schedule, Weights } from "../schedule/action.ts";
+import type { Mesh } from "../shard/mesh.ts";
+import type { SplitGraph } from "../shard/split-source.ts";
+import type { GroupNumbers } from "./group-numbers.ts";
 
 /** One item of the mini-batch: which of the steps' graphs it uses, and the samples and time steps it covers (from, to). */
 export interface ItemSlice {
@@ -23,7 +27,7 @@ export interface Replica {
   readonly items: readonly (readonly ItemSlice[])[];
   /** The actions of every device of the step; those of other replicas have none. */
   readonly schedule: Schedule;
-  readonly deviceOf: (stage: number) => number;
+  readonly deviceOf: (stage: number, rank: number) => number;
 }
 
 /** What is the same in all replicas. */
@@ -31,6 +35,14 @@ export interface Shared {
   readonly weights: Weights;
   readonly inputs: readonly InputSpec[];
   readonly stageOf: (group: string) => number;
+  /** The mesh of each stage. */
+  readonly meshes: readonly Mesh[];
+  /** The number of a group of devices, the same in all programs of a run. */
+  readonly numberOf: GroupNumbers;
+  /** A split that has settled how parameters and statistics lie, in training and in evaluation, for items of any shape. */
+  readonly settled: SplitGraph;
+  /** Which dim of a parameter the tensor axis splits, where the layout says so. */
+  readonly shardings: NonNullable<Layout["shardings"]>;
 }
 
 /** What one replica's writers work from. */

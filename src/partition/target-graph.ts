@@ -1,6 +1,7 @@
 /** The kernel of a segment for the buffers its results go to. */
 
 import type { Graph } from "../graph/graph.ts";
+import { showType, type TensorType } from "../graph/shape.ts";
 import { accumulating } from "./accumulate.ts";
 
 /** One destination of a result: the position of the result in the segment, and whether it is added to what is there. */
@@ -13,6 +14,15 @@ export interface Target {
 /** Kernels by segment and destinations, so that items share them. */
 export class TargetGraphs {
   readonly #graphs = new Map<Graph, Map<string, Graph>>();
+  readonly #copies = new Map<string, Graph>();
+
+  /** A kernel that gives its operand. */
+  copy(type: TensorType): Graph {
+    const key = showType(type);
+    const known = this.#copies.get(key) ?? copyOf(type);
+    this.#copies.set(key, known);
+    return known;
+  }
 
   /** `segment` with one output for each target; totals are further inputs, in the order of the accumulating targets. */
   of(segment: Graph, targets: readonly Target[]): Graph {
@@ -33,4 +43,14 @@ function build(segment: Graph, targets: readonly Target[]): Graph {
   const adding = targets.flatMap(({ accumulate }, i) => (accumulate ? [i] : []));
   const graph = { ...segment, outputs };
   return adding.length === 0 ? graph : accumulating(graph, adding);
+}
+
+function copyOf(type: TensorType): Graph {
+  const op = { kind: "reshape", shape: type.shape } as const;
+  return {
+    inputs: [{ name: "x", role: "data", group: "" }],
+    nodes: [{ op, inputs: [0], outputs: [1], group: "", phase: "F" }],
+    outputs: [{ name: "copy", value: 1 }],
+    types: [type, type],
+  };
 }

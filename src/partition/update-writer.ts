@@ -7,12 +7,16 @@
  */
 
 import { normOutput, scaleOutput, type TrainingStep } from "../autodiff/training-step.ts";
+import { invariant } from "../base/errors.ts";
 import type { Graph, GraphInput, Node, ValueId } from "../graph/graph.ts";
-import type { TensorType } from "../graph/shape.ts";
+import { sizeOf, type TensorType } from "../graph/shape.ts";
 import { lossOutput } from "../model/forward.ts";
 import type { BufferKind, BufferSpec } from "../program/program.ts";
+import { partOf, type SplitGraph } from "../shard/split-source.ts";
+import { splitUpdate } from "../shard/step.ts";
 import { lossMaker } from "./add-up.ts";
 import type { DeviceWriter } from "./device-writer.ts";
+import { devicesOfGroup, placeOfNode, runPlace, splitOptions, sumsInPlace } from "./item-plan.ts";
 import type { Mail } from "./mail.ts";
 import { cutSegments, type Segment } from "./segments.ts";
 import type { ReplicaSource } from "./source.ts";
@@ -28,63 +32,89 @@ interface Copy {
   readonly holder: DeviceWriter;
 }
 
-type Placement = Pick<ReplicaSource, "stageOf" | "deviceOf" | "schedule">;
-
 export class UpdateWriter {
+  readonly #split: SplitGraph;
   readonly #update: Graph;
-  readonly #placement: Placement;
+  readonly #source: ReplicaSource;
   readonly #writers: readonly DeviceWriter[];
   readonly #mail: Mail;
   /** What the norm needs, then the rest: nothing lasting changes before the guard. */
   readonly #segments: readonly Segment[];
   readonly #kernels = new TargetGraphs();
-  /** The value that is not finite when the step is broken. */
-  readonly #scale: ValueId | undefined;
+  /** What is not finite when the step is broken, on each device that computes it. */
+  readonly #scales: readonly ValueId[];
+  /** The value in whose buffer a sum over ranks lies. */
+  readonly #places: ReadonlyMap<ValueId, ValueId>;
   /** Devices that check it already. */
   readonly #guarded = new Set<number>();
   /** The device that makes each value, and the one where each gradient arises. */
   readonly #makers = new Map<ValueId, number>();
   readonly #users = new Map<ValueId, Set<number>>();
 
+  /** `split` says how the item graph has laid out what is updated. */
   constructor(
-    { item, update, gradients }: Pick<TrainingStep, "item" | "update" | "gradients">,
-    placement: Placement,
+    step: Pick<TrainingStep, "item" | "update" | "gradients">,
+    split: SplitGraph,
+    source: ReplicaSource,
     writers: readonly DeviceWriter[],
     mail: Mail,
   ) {
+    this.#split = splitUpdate(step, split, splitOptions(source));
+    const update = this.#split.graph;
     this.#update = update;
-    this.#placement = placement;
+    this.#source = source;
     this.#writers = writers;
     this.#mail = mail;
-    this.#scale = update.outputs.find(({ name }) => name === scaleOutput)?.value;
-    const before = ancestorsOf(update, this.#scale);
+    this.#places = sumsInPlace(update);
+    this.#scales = update.outputs.flatMap(({ name, value }) =>
+      partOf(this.#split, name).of === scaleOutput ? [value] : [],
+    );
+    const before = ancestorsOf(update, this.#scales);
     const segments = cutSegments(
       update,
-      (node) => `${placement.stageOf(node.group)} ${node.group} ${before.has(node) ? isBefore : ""}`,
+      (node) => `${placeOfNode(node, source)} ${before.has(node) ? isBefore : ""}`,
     );
     this.#segments = [
       ...segments.filter(({ place }) => place.endsWith(isBefore)),
       ...segments.filter(({ place }) => !place.endsWith(isBefore)),
     ];
-    for (const { output, group } of [...gradients, ...lossMaker(item)]) {
-      this.#makers.set(
-        update.inputs.findIndex(({ name }) => name === output),
-        placement.deviceOf(placement.stageOf(group)),
-      );
+    const summed = new Set([...step.gradients, ...lossMaker(step.item)].map(({ output }) => output));
+    update.inputs.forEach(({ name }, value) => {
+      const { of, rank } = partOf(this.#split, name);
+      const spread = summed.has(of) ? split.outputs.get(of) : undefined;
+      if (spread !== undefined) this.#makers.set(value, source.deviceOf(spread.stage, rank));
+    });
+    for (const segment of this.#segments) this.#register(segment);
+    for (const device of this.#guardedDevices()) {
+      const scale = this.#scaleOf(device);
+      if (scale !== undefined) this.#addUser(scale, device);
     }
-    for (const segment of this.#segments) {
-      const device = this.#deviceOf(segment);
-      for (const value of segment.outputs) this.#makers.set(value, device);
-      for (const value of segment.inputs) this.#addUser(value, device);
-    }
-    if (this.#scale !== undefined)
-      for (const device of this.#guardedDevices()) this.#addUser(this.#scale, device);
+  }
+
+  #register({ group, exchange, inputs, outputs }: Segment): void {
+    const devices = devicesOfGroup(group, this.#source);
+    const deviceAt = (i: number) => (exchange === undefined ? devices[0] : devices[i]) as number;
+    (exchange?.outputs ?? outputs).forEach((value, i) => {
+      this.#makers.set(value, deviceAt(i));
+    });
+    (exchange?.inputs ?? inputs).forEach((value, i) => {
+      this.#addUser(value, deviceAt(i));
+    });
+  }
+
+  /** The scale that a device has, or gets. */
+  #scaleOf(device: number): ValueId | undefined {
+    const own = this.#scales.find(
+      (value) => this.#makers.get(value) === device || this.#users.get(value)?.has(device) === true,
+    );
+    return own ?? this.#scales[0];
   }
 
   write(): void {
     for (const value of this.#update.inputs.keys()) this.#send(value);
     for (const segment of this.#segments) {
-      this.#run(segment);
+      if (segment.exchange === undefined) this.#run(segment);
+      else this.#exchange(segment.group, segment.exchange);
       for (const value of segment.outputs) this.#send(value);
     }
     this.#sendCopies();
@@ -93,8 +123,8 @@ export class UpdateWriter {
 
   /** Devices that change anything that lasts: they update parameters, hold copies of them, or have kept statistics. */
   #guardedDevices(): ReadonlySet<number> {
-    const updating = this.#segments.flatMap((segment) =>
-      segment.place.endsWith(isBefore) ? [] : [this.#deviceOf(segment)],
+    const updating = this.#segments.flatMap(({ place, group }) =>
+      place.endsWith(isBefore) ? [] : devicesOfGroup(group, this.#source),
     );
     const copying = this.#copies().map(({ holder }) => holder.device);
     const counting = this.#own.filter((writer) => writer.holds("statistic")).map(({ device }) => device);
@@ -103,7 +133,7 @@ export class UpdateWriter {
 
   /** The writers of this replica. */
   get #own(): readonly DeviceWriter[] {
-    return this.#writers.filter(({ device }) => this.#placement.schedule[device]?.length !== 0);
+    return this.#writers.filter(({ device }) => this.#source.schedule[device]?.length !== 0);
   }
 
   #addUser(value: ValueId, device: number): void {
@@ -111,7 +141,7 @@ export class UpdateWriter {
   }
 
   #run(segment: Segment): void {
-    const device = this.#deviceOf(segment);
+    const [device = -1] = devicesOfGroup(segment.group, this.#source);
     const writer = this.#writers[device] as DeviceWriter;
     const inputs = segment.inputs.map((value) => this.#input(writer, value));
     if (!segment.place.endsWith(isBefore)) this.#guard(writer);
@@ -122,8 +152,26 @@ export class UpdateWriter {
       inputs,
       outputs: targets.map(({ buffer }) => buffer),
       phase: "U",
-      stage: this.#placement.stageOf(segment.group),
-      group: segment.group,
+      ...runPlace(segment.group, device, this.#source),
+    });
+  }
+
+  /** What the devices of a mesh exchange. */
+  #exchange(group: string, { op, inputs, outputs }: NonNullable<Segment["exchange"]>): void {
+    const ranks = devicesOfGroup(group, this.#source);
+    const sizes = (op.kind === "all-gather" ? inputs : outputs).map((value) =>
+      sizeOf((this.#update.types[value] as TensorType).shape),
+    );
+    const meeting = { group: this.#source.numberOf(ranks), ranks, phase: "U" as const };
+    ranks.forEach((device, i) => {
+      const writer = this.#writers[device] as DeviceWriter;
+      const buffer = this.#input(writer, inputs[i] as ValueId);
+      const into = writer.buffer(this.#specOf(outputs[i] as ValueId, device));
+      if (op.kind !== "all-reduce") writer.add({ kind: op.kind, buffer, into, sizes, ...meeting });
+      else {
+        invariant(into === buffer, "what is summed in the update is summed in place");
+        writer.add({ kind: "all-reduce", reduce: op.reduce, buffer, ...meeting });
+      }
     });
   }
 
@@ -139,9 +187,10 @@ export class UpdateWriter {
 
   /** Nothing after this changes what lasts unless the gradient is finite. */
   #guard(writer: DeviceWriter): void {
-    if (this.#scale === undefined || this.#guarded.has(writer.device)) return;
+    const scale = this.#scaleOf(writer.device);
+    if (scale === undefined || this.#guarded.has(writer.device)) return;
     this.#guarded.add(writer.device);
-    writer.add({ kind: "guard", buffer: this.#input(writer, this.#scale) });
+    writer.add({ kind: "guard", buffer: this.#input(writer, scale) });
   }
 
   /** Where a result goes: the lasting tensors it renews, and a buffer of its own if another segment uses it. */
@@ -150,8 +199,9 @@ export class UpdateWriter {
     const lasting = this.#update.outputs.flatMap((output): BufferSpec[] => {
       if (output.value !== value) return [];
       const input = this.#update.inputs.find(({ name }) => name === output.name);
-      if (input !== undefined) return [{ name: output.name, type, kind: kindOf(input) }];
-      return output.name === normOutput ? [{ name: output.name, type, kind: "result" }] : [];
+      const { of: name, block } = partOf(this.#split, output.name);
+      if (input !== undefined) return [{ name, type, kind: kindOf(input), ...(block && { block }) }];
+      return name === normOutput ? [{ name, type, kind: "result" }] : [];
     });
     const own = this.#users.has(value) ? [this.#specOf(value, writer.device)] : [];
     return [...own, ...lasting].map((spec) => ({ position, buffer: writer.buffer(spec), accumulate: false }));
@@ -178,36 +228,56 @@ export class UpdateWriter {
   }
 
   #copies(): readonly Copy[] {
-    return this.#update.outputs.flatMap(({ name, value }): Copy[] => {
+    const updated = this.#update.outputs.flatMap(({ name, value }) => {
       const owner = this.#writers[this.#makers.get(value) ?? -1];
       const isParameter = this.#update.inputs.some(
         (input) => input.name === name && input.role === "parameter",
       );
       if (owner === undefined || !isParameter) return [];
-      const spec: BufferSpec = { name, type: this.#update.types[value] as TensorType, kind: "parameter" };
-      const holders = this.#own.filter((writer) => writer !== owner && writer.has(name));
-      return holders.map((holder) => ({ spec, owner, holder }));
+      const { of, block } = partOf(this.#split, name);
+      const type = this.#update.types[value] as TensorType;
+      const spec: BufferSpec = { name: of, type, kind: "parameter", ...(block && { block }) };
+      return [{ spec, owner }];
     });
+    return this.#own.flatMap((holder) => {
+      const names = new Set(updated.map(({ spec }) => spec.name));
+      return [...names].flatMap((name): Copy[] => {
+        const sources = updated.filter(({ spec }) => spec.name === name);
+        const held = holder.specOf(name);
+        if (held === undefined || sources.some(({ owner }) => owner === holder)) return [];
+        const source = sources.find(({ spec }) => sameBlock(spec, held));
+        invariant(
+          source !== undefined,
+          `no device updates the part of "${name}" that device ${holder.device} has`,
+        );
+        return [{ ...source, holder }];
+      });
+    });
+  }
+
+  /** All devices call the scale by one name; a sum over ranks has that of its operand. */
+  #nameOf(value: ValueId): ValueId | undefined {
+    return this.#scales.includes(value) ? this.#scales[0] : (this.#places.get(value) ?? value);
   }
 
   /** The loss is a result of the device that computes it, and passes through others. */
   #specOf(value: ValueId, device: number): BufferSpec {
     const type = this.#update.types[value] as TensorType;
     const input = this.#update.inputs[value];
-    if (input === undefined) return { name: `U%${value}`, type, kind: "activation" };
-    const { name } = input;
-    if (name !== lossOutput) return { name, type, kind: kindOf(input) };
+    if (input === undefined) return { name: `U%${this.#nameOf(value)}`, type, kind: "activation" };
+    const { of: name, block } = partOf(this.#split, input.name);
+    if (name !== lossOutput) return { name, type, kind: kindOf(input), ...(block && { block }) };
     return { name, type, kind: this.#makers.get(value) === device ? "result" : "activation" };
-  }
-
-  #deviceOf(segment: Segment): number {
-    return this.#placement.deviceOf(this.#placement.stageOf(segment.group));
   }
 }
 
-/** The nodes that `value` depends on. */
-function ancestorsOf(graph: Graph, value: ValueId | undefined): ReadonlySet<Node> {
-  const needed = new Set(value === undefined ? [] : [value]);
+function sameBlock(a: BufferSpec, b: BufferSpec): boolean {
+  return JSON.stringify(a.block) === JSON.stringify(b.block);
+}
+
+/** The nodes that some values depend on. */
+function ancestorsOf(graph: Graph, values: readonly ValueId[]): ReadonlySet<Node> {
+  const needed = new Set(values);
   const nodes = graph.nodes.toReversed().filter((node) => {
     const isNeeded = node.outputs.some((output) => needed.has(output));
     if (isNeeded) for (const operand of node.inputs) needed.add(operand);

@@ -4,7 +4,7 @@ import { UserError } from "../base/errors.ts";
 import { flowsOf, incomingBytes } from "../cost/flow.ts";
 import type { BatchShape } from "../data/dataset.ts";
 import type { LayoutStage, ScheduleName, WeightTiming } from "../layout/layout.ts";
-import { hasBranches, runsOf, unitsInOrder } from "../layout/order.ts";
+import { hasBranches, runsOf, stagesOf, unitsInOrder } from "../layout/order.ts";
 import { groupsOf } from "../partition/compile.ts";
 import { schedule, specProblems } from "../schedule/schedule.ts";
 import { type Balance, type BalanceUnit, balance, type PlanDevice } from "./balance.ts";
@@ -104,7 +104,7 @@ export function placer(source: PlacementSource): Placer {
   const named = units.map(({ groups }) => groups);
   const place = (deviceOf: (unit: number) => string | undefined): Placement => {
     const names = new Map(named.flatMap((groups, i) => groups.map((group) => [group, deviceOf(i)])));
-    const stages = runsOf(named, edges, (group) => names.get(group) ?? "");
+    const stages = stagesOf(runsOf(named, edges, (group) => names.get(group) ?? ""));
     return { stages, devices: usedDevices(stages, devices) };
   };
   const branches = hasBranches(named, edges)
@@ -127,7 +127,7 @@ export function usedDevices(
   stages: readonly LayoutStage[],
   devices: readonly PlanDevice[],
 ): readonly PlanDevice[] {
-  const names = [...new Set(stages.map(({ device }) => device))];
+  const names = [...new Set(stages.flatMap((stage) => stage.devices))];
   return names.flatMap((name) => devices.find((device) => device.name === name) ?? []);
 }
 

@@ -4,7 +4,7 @@ import { UserError } from "../base/errors.ts";
 import { flowsOf } from "../cost/flow.ts";
 import type { BatchShape } from "../data/dataset.ts";
 import { type LayoutModel, layoutProblems, modelProblems } from "../layout/check.ts";
-import { devicesOfReplica, type Layout } from "../layout/layout.ts";
+import { type Layout, positionsOf } from "../layout/layout.ts";
 import type { LayoutCheck } from "../layout/parse.ts";
 import { buildForward } from "../model/forward.ts";
 import { type CompileSource, groupsOf } from "../partition/compile.ts";
@@ -39,7 +39,7 @@ export function scheduleProblems(layout: Layout): readonly string[] {
   const problems = specProblems(scheduleSpec(layout, layout.microBatches, layout.chunks)).map(
     (problem) => `schedule: ${problem}`,
   );
-  if (layout.schedule === "interleaved-1f1b" && layout.stages.length === devicesOfReplica(layout, 0).length)
+  if (layout.schedule === "interleaved-1f1b" && layout.stages.length === positionsOf(layout).length)
     problems.push("schedule: interleaved-1f1b needs several stages on each device: use 1f1b, or more stages");
   return problems;
 }

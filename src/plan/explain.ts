@@ -41,7 +41,7 @@ function placeSentence(facts: ChoiceFacts, name: string, i: number): string {
       const { F, B, W } = seconds.get(group) ?? { F: 0, B: 0, W: 0 };
       return sum + F + B + W;
     }, 0);
-  const held = layout.stages.flatMap(({ device, groups }) => (device === name ? groups : []));
+  const held = layout.stages.flatMap((stage) => (stage.devices.includes(name) ? stage.groups : []));
   const share = timeOf(held) / timeOf(layout.stages.flatMap(({ groups }) => groups));
   const device = devices.find((candidate) => candidate.name === name);
   const isSpecial = devices.some((other) => device !== undefined && speedOf(other) !== speedOf(device));

@@ -140,8 +140,8 @@ function optionsOf(
   shape: BatchShape,
 ): { readonly place: ReturnType<typeof placer>; readonly ways: readonly Streaming[] } {
   const byHand = stages && [{ stages, devices: usedDevices(stages, devices) }];
-  const alone =
-    new Set((stages ?? devices).map((entry) => ("device" in entry ? entry.device : entry.name))).size === 1;
+  const names = stages?.map((stage) => stage.devices[0]) ?? devices.map(({ name }) => name);
+  const alone = new Set(names).size === 1;
   const chunks = fixed.chunks === undefined ? (alone ? [1] : chunkChoices(book, shapes)) : [fixed.chunks];
   return {
     place: byHand === undefined ? placer({ book, devices, microBatches, shape }) : () => byHand,

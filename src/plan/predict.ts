@@ -6,7 +6,7 @@
 import { incomingBytes } from "../cost/flow.ts";
 import type { Rates } from "../cost/node-work.ts";
 import { type BatchShape, shapeKey } from "../data/dataset.ts";
-import { chunksOf, type Layout } from "../layout/layout.ts";
+import { chunksOf, type Layout, positionOfStages, positionsOf } from "../layout/layout.ts";
 import { evenParts } from "../partition/compile.ts";
 import type { Action, Schedule, StageEdge, Work } from "../schedule/action.ts";
 import { scheduleSpec } from "../schedule/layout-spec.ts";
@@ -53,7 +53,10 @@ export interface DeviceMemory {
   readonly activations: number;
 }
 
-/** The prediction for `layout`, which must be sound (`checkLayout`) and has one replica, on a mini-batch of `shape`. */
+/**
+ * The prediction for `layout`, which must be sound (`checkLayout`) and has one replica, on a mini-batch of `shape`. A stage that is split
+ * over a mesh is predicted as if every rank held and did all of it, at the speed of the first.
+ */
 export function predict(source: PredictSource, layout: Layout, shape: BatchShape): Prediction {
   const items = itemsOf(source.book, layout, shape);
   const stages = layout.stages.map(({ groups }) => new Set(groups));
@@ -62,7 +65,7 @@ export function predict(source: PredictSource, layout: Layout, shape: BatchShape
   const flows = source.book.flows(first);
   const spec = scheduleSpec(layout, items.grid.length, items.grid[0]?.length ?? 1);
   const order = schedule(spec);
-  const speeds = layout.stages.map(({ device }) =>
+  const speeds = layout.stages.map(({ devices: [device = ""] }) =>
     speedOf(source.devices.find(({ name }) => name === device) ?? { name: device, threads: 1 }),
   );
   const perItem = flows.filter(({ phase }) => phase !== "U");
@@ -75,14 +78,17 @@ export function predict(source: PredictSource, layout: Layout, shape: BatchShape
       transfer: source.overheads.latency + largest / source.overheads.bytesPerSecond,
     },
   );
+  const positions = positionsOf(layout);
+  const bubbleOf = (device: number): number =>
+    run.bubbles[positions.findIndex((devices) => devices.includes(device))] ?? 0;
   const update = updateSeconds(source.book, layout, shape, speeds);
   const seconds = run.makespan + update;
   return {
     seconds,
-    idle: run.bubbles.map((bubble) => (bubble * run.makespan) / seconds),
+    idle: layout.devices.map((_, device) => (bubbleOf(device) * run.makespan) / seconds),
     memory: layout.devices.map(({ name }) => {
-      const held = layout.stages.flatMap(({ device, groups }, stage) =>
-        device === name
+      const held = layout.stages.flatMap(({ devices, groups }, stage) =>
+        devices.includes(name)
           ? [stageMemory(source.book, first, groups, layout, itemsAlive(order, spec, stage))]
           : [],
       );
@@ -225,10 +231,12 @@ function durationsOf(
 
 function updateSeconds(book: WorkBook, layout: Layout, shape: BatchShape, speeds: readonly number[]): number {
   const update = book.update(shape);
-  const times = new Map<string, number>();
-  layout.stages.forEach(({ device, groups }, stage) => {
+  const positions = positionOfStages(layout);
+  const times = new Map<number, number>();
+  layout.stages.forEach(({ groups }, stage) => {
     const time = groups.reduce((sum, group) => sum + (update.get(group) ?? 0), 0) / (speeds[stage] ?? 1);
-    times.set(device, (times.get(device) ?? 0) + time);
+    const position = positions[stage] as number;
+    times.set(position, (times.get(position) ?? 0) + time);
   });
   return Math.max(0, ...times.values());
 }

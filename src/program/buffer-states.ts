@@ -5,10 +5,14 @@
 
 import { faultAt, faultOf, type ProgramFault, placeOf } from "./fault.ts";
 import {
+  type AllGather,
+  type AllReduce,
   type BufferKind,
   type BufferSpec,
   type Instruction,
+  isCollective,
   type Program,
+  type ReduceScatter,
   type Run,
   readsOf,
   writesOf,
@@ -37,6 +41,10 @@ class BufferWalk {
   readonly #freed = new Map<number, number>();
   /** The first instruction that used a gradient after the backward pass. */
   readonly #used = new Map<number, number>();
+  /** The first send of an owner: it may still be under way. */
+  readonly #sent = new Map<number, number>();
+  /** The first reduction in place of an owner, and by buffer and group. */
+  readonly #reduced = new Map<number | string, number>();
   /** Owners that were read too early: one fault says it all. */
   readonly #excused = new Set<number>();
   #at = 0;
@@ -55,6 +63,8 @@ class BufferWalk {
     program.instructions.forEach((instruction, at) => {
       this.#at = at;
       if (instruction.kind === "run") this.#shared(instruction);
+      if (instruction.kind === "all-gather" || instruction.kind === "reduce-scatter")
+        this.#apart(instruction);
       for (const buffer of new Set(readsOf(instruction))) this.#read(buffer, instruction);
       for (const buffer of new Set(writesOf(instruction))) this.#write(buffer, instruction);
       if (instruction.kind === "free") this.#free(instruction.buffer);
@@ -72,8 +82,8 @@ class BufferWalk {
     if (freed !== undefined) this.#fault(`reads ${this.#name(buffer)}, which ${this.#place(freed)} freed`);
     else if (!isGiven(this.#spec(buffer).kind)) this.#readRows(buffer, owner, from, to);
     if (this.#spec(buffer).kind === "parameter") this.#readParameter(buffer, instruction);
-    const isLate = instruction.kind === "send" || (instruction.kind === "run" && instruction.phase === "U");
-    if (isLate && !this.#used.has(owner)) this.#used.set(owner, this.#at);
+    if (isLate(instruction) && !this.#used.has(owner)) this.#used.set(owner, this.#at);
+    if (instruction.kind === "send" && !this.#sent.has(owner)) this.#sent.set(owner, this.#at);
   }
 
   #readRows(buffer: number, owner: number, from: number, to: number): void {
@@ -94,6 +104,8 @@ class BufferWalk {
     const update = this.#written.get(buffer)?.[0]?.by;
     if (instruction.kind === "send" && update === undefined)
       this.#fault(`sends parameter ${this.#name(buffer)} before its update`);
+    if (instruction.kind === "all-gather" && update === undefined)
+      this.#fault(`gathers parameter ${this.#name(buffer)} before its update`);
     if (instruction.kind === "run" && update !== undefined)
       this.#fault(`uses parameter ${this.#name(buffer)} after its update by ${this.#place(update)}`);
   }
@@ -107,19 +119,46 @@ class BufferWalk {
     else if (freed !== undefined) this.#fault(`writes ${name}, which ${this.#place(freed)} freed`);
     else this.#writeAgain(buffer, instruction, this.#overlap(owner, from, to));
     this.#writtenOf(owner).push({ from, to, by: this.#at });
+    if (instruction.kind === "all-reduce") this.#reduce(owner, instruction);
+  }
+
+  /** In place: a second sum of one group would count everything once for each device. */
+  #reduce(owner: number, { buffer, group }: AllReduce): void {
+    const key = `${buffer} of ${group}`;
+    const before = this.#reduced.get(key);
+    if (before !== undefined)
+      this.#fault(`reduces ${this.#name(buffer)} again, which ${this.#place(before)} has done`);
+    this.#reduced.set(key, this.#at);
+    if (!this.#reduced.has(owner)) this.#reduced.set(owner, this.#at);
   }
 
   #writeAgain(buffer: number, instruction: Instruction, earlier: Written | undefined): void {
     if (earlier === undefined) return;
     const { kind } = this.#spec(buffer);
     const [name, before] = [this.#name(buffer), this.#place(earlier.by)];
-    const used = this.#used.get(this.#rowsOf(buffer).owner);
+    if (kind === "gradient" || kind === "result") this.#addTo(buffer, instruction, before);
+    else if (kind === "activation" && instruction.kind === "all-reduce") this.#changeInPlace(buffer);
+    else if (kind !== "statistic") this.#fault(`writes ${name}, which ${before} has written already`);
+  }
+
+  /** What accumulates is added to until it is reduced over devices or used. */
+  #addTo(buffer: number, instruction: Instruction, before: string): void {
+    const { kind } = this.#spec(buffer);
+    const { owner } = this.#rowsOf(buffer);
+    const [used, reduced] = [this.#used.get(owner), this.#reduced.get(owner)];
+    const name = this.#name(buffer);
     if (kind === "gradient" && used !== undefined)
       this.#fault(`changes gradient ${name} after ${this.#place(used)} used it`);
-    else if (kind === "gradient" || kind === "result") {
-      if (!readsOf(instruction).includes(buffer))
-        this.#fault(`overwrites ${name}, expected to add to what ${before} left there`);
-    } else if (kind !== "statistic") this.#fault(`writes ${name}, which ${before} has written already`);
+    else if (reduced !== undefined && instruction.kind !== "all-reduce")
+      this.#fault(`changes ${name} after ${this.#place(reduced)} reduced it over its devices`);
+    else if (!readsOf(instruction).includes(buffer))
+      this.#fault(`overwrites ${name}, expected to add to what ${before} left there`);
+  }
+
+  #changeInPlace(buffer: number): void {
+    const sent = this.#sent.get(this.#rowsOf(buffer).owner);
+    if (sent !== undefined)
+      this.#fault(`changes ${this.#name(buffer)} in place, which ${this.#place(sent)} may still be sending`);
   }
 
   #free(buffer: number): void {
@@ -142,6 +181,12 @@ class BufferWalk {
       for (const other of new Set(others.filter((buffer) => this.#sharesMemory(output, buffer))))
         this.#fault(`output ${this.#name(output)} shares memory with ${this.#name(other)} of the same run`);
     });
+  }
+
+  /** Parts and wholes of a collective lie apart. */
+  #apart({ buffer, into }: AllGather | ReduceScatter): void {
+    if (this.#sharesMemory(buffer, into))
+      this.#fault(`makes ${this.#name(into)} of ${this.#name(buffer)}, with which it shares memory`);
   }
 
   #sharesMemory(a: number, b: number): boolean {
@@ -209,11 +254,11 @@ function isGiven(kind: BufferKind): boolean {
 
 /** Who may write a kind of buffer, as messages say it. */
 const writers: { readonly [K in BufferKind]: string } = {
-  parameter: "is written by U and by receives only",
+  parameter: "is written by U, receives and all-gathers only",
   optimizer: "is written by U only",
   statistic: "is written by F only",
-  gradient: "is written by B, W, receives and all-reduces only",
-  result: "is written by F, U and all-reduces only",
+  gradient: "is written by B, W, receives and collectives only",
+  result: "is written by F, U and collectives only",
   data: "is never written by instructions",
   scalar: "is never written by instructions",
   constant: "is never written by instructions",
@@ -224,15 +269,15 @@ function mayWrite(kind: BufferKind, instruction: Instruction): boolean {
   const phase = instruction.kind === "run" ? instruction.phase : instruction.kind;
   switch (kind) {
     case "parameter":
-      return phase === "U" || phase === "receive";
+      return phase === "U" || phase === "receive" || phase === "all-gather";
     case "optimizer":
       return phase === "U";
     case "statistic":
       return phase === "F";
     case "gradient":
-      return phase === "B" || phase === "W" || phase === "receive" || phase === "all-reduce";
+      return phase === "B" || phase === "W" || phase === "receive" || isCollective(instruction);
     case "result":
-      return phase === "F" || phase === "U" || phase === "all-reduce";
+      return phase === "F" || phase === "U" || isCollective(instruction);
     case "data":
     case "scalar":
     case "constant":
@@ -242,6 +287,13 @@ function mayWrite(kind: BufferKind, instruction: Instruction): boolean {
     default:
       return kind satisfies never;
   }
+}
+
+/** Whether an instruction takes a gradient as it will stay. */
+function isLate(instruction: Instruction): boolean {
+  const { kind } = instruction;
+  if (kind === "run") return instruction.phase === "U";
+  return kind === "send" || kind === "all-gather" || kind === "reduce-scatter";
 }
 
 /** The first row of [from, to) that no range covers. */

@@ -1,8 +1,10 @@
 /** Which messages the devices of a run exchange: what a transport must know before the first one. */
 
-import { bytesOfType, showType } from "../graph/shape.ts";
-import { allReducesOf } from "./all-reduces.ts";
+import { invariant } from "../base/errors.ts";
+import { bytesOfType } from "../graph/shape.ts";
+import { groupRanks } from "./collectives.ts";
 import type { BufferSpec, Program } from "./program.ts";
+import { regionOf } from "./regions.ts";
 
 /** One direction between two devices, named by (from, to, tag). */
 export interface MessageChannel {
@@ -17,11 +19,11 @@ export interface MessageChannel {
   readonly label: string;
 }
 
-/** Devices that add up tensors together. */
+/** Devices that meet in collectives. */
 export interface MessageGroup {
   readonly id: number;
   readonly ranks: readonly number[];
-  /** Memory per device for the tensors that are added up, so that no copies are needed; offsets by `regionOf`. */
+  /** Memory per device for the tensors that are reduced where they lie; offsets by `regionOf`. */
   readonly regionBytes: number;
   readonly label: string;
 }
@@ -59,42 +61,19 @@ export function channelPlan(sets: readonly (readonly Program[])[]): MessagePlan 
   };
 }
 
-/** Tensors of the region begin at multiples of so many bytes. */
-const regionAlignment = 64;
-
 /** The groups of all sets in order of their number. Every member has the tensors of its group at the same place. */
 function groupsOf(sets: readonly (readonly Program[])[]): readonly MessageGroup[] {
-  const groups = new Map<number, MessageGroup>();
-  for (const { instruction } of sets.flat().flatMap(allReducesOf)) {
-    const { group: id, ranks } = instruction;
-    if (groups.has(id)) continue;
+  const groups = sets.flatMap((programs) => [...groupRanks(programs)]);
+  const distinct = new Map(groups);
+  for (const [id, ranks] of groups)
+    invariant(
+      distinct.get(id)?.join() === ranks.join(),
+      `group ${id} is devices ${ranks.join(", ")} and devices ${distinct.get(id)?.join(", ")}`,
+    );
+  const sorted = [...distinct].sort(([a], [b]) => a - b);
+  return sorted.map(([id, ranks]) => {
     const leader = sets.flatMap((programs) => programs[ranks[0] ?? 0] ?? []);
     const { bytes } = regionOf(leader, id);
-    groups.set(id, { id, ranks, regionBytes: bytes, label: `devices ${ranks.join(", ")}` });
-  }
-  return [...groups.values()].sort((a, b) => a.id - b.id);
-}
-
-/** Where the tensors that a device adds up with a group lie in its region, by name and type; the same for all members. */
-export function regionOf(
-  programs: readonly Program[],
-  group: number,
-): { readonly offsets: ReadonlyMap<string, number>; readonly bytes: number } {
-  const offsets = new Map<string, number>();
-  let bytes = 0;
-  for (const program of programs) {
-    for (const { instruction } of allReducesOf(program)) {
-      const spec = program.buffers[instruction.buffer] as BufferSpec;
-      const key = regionKey(spec);
-      if (instruction.group !== group || offsets.has(key)) continue;
-      offsets.set(key, bytes);
-      bytes += Math.ceil(bytesOfType(spec.type) / regionAlignment) * regionAlignment;
-    }
-  }
-  return { offsets, bytes };
-}
-
-/** What tells the tensors of a region apart. */
-export function regionKey({ name, type }: BufferSpec): string {
-  return `${name} ${showType(type)}`;
+    return { id, ranks, regionBytes: bytes, label: `devices ${ranks.join(", ")}` };
+  });
 }

@@ -1,11 +1,24 @@
 /** Checks what a program declares: that numbers name what is there, that views lie in their owners, that kernels fit their buffers. */
 
+import type { DType } from "../graph/dtype.ts";
 import type { Graph } from "../graph/graph.ts";
-import { sameShape, sameType, showType, type TensorType } from "../graph/shape.ts";
+import { sameShape, sameType, showType, sizeOf, type TensorType } from "../graph/shape.ts";
 import { verifyGraph } from "../graph/verify.ts";
 import { faultAt, faultOf, type ProgramFault } from "./fault.ts";
-import { type BufferSpec, type Instruction, type Program, type Run, readsOf, writesOf } from "./program.ts";
+import {
+  type BufferSpec,
+  type Collective,
+  type Instruction,
+  isCollective,
+  type Program,
+  type Run,
+  readsOf,
+  writesOf,
+} from "./program.ts";
 import { bufferKinds } from "./text.ts";
+
+/** Element types that transports reduce. */
+const reducible: readonly DType[] = ["f32", "f64", "i32"];
 
 /** Numbers of buffers, kernels, devices and tags that name nothing; while there are any, no other check makes sense. */
 export function referenceFaults(program: Program, position: number, devices: number): ProgramFault[] {
@@ -59,21 +72,41 @@ function strayNumbers(instruction: Instruction, { kernels, device }: Program, de
           : [`the tag must be a whole number of at least 0, got ${tag}`]),
       ];
     }
-    case "all-reduce": {
-      const { ranks } = instruction;
-      const strangers = ranks.filter((rank) => !isIndex(rank, devices));
-      return [
-        ...strangers.map((rank) => `names device ${rank}, but the devices are 0 to ${devices - 1}`),
-        ...(ranks.includes(device) ? [] : [`adds up over devices ${ranks.join(", ")}, but not its own`]),
-        ...(new Set(ranks).size < ranks.length ? ["names a device twice"] : []),
-      ];
-    }
+    case "all-reduce":
+    case "all-gather":
+    case "reduce-scatter":
+      return [...strayRanks(instruction, device, devices), ...straySizes(instruction)];
     case "free":
     case "guard":
       return [];
     default:
       return instruction satisfies never;
   }
+}
+
+function strayRanks({ group, ranks }: Collective, device: number, devices: number): string[] {
+  const strangers = ranks.filter((rank) => !isIndex(rank, devices));
+  return [
+    ...strangers.map((rank) => `names device ${rank}, but the devices are 0 to ${devices - 1}`),
+    ...(ranks.includes(device) ? [] : [`meets devices ${ranks.join(", ")}, but its own is not among them`]),
+    ...(new Set(ranks).size < ranks.length ? ["names a device twice"] : []),
+    ...(isIndex(group, Number.POSITIVE_INFINITY)
+      ? []
+      : [`the group must be a whole number of at least 0, got ${group}`]),
+  ];
+}
+
+function straySizes(instruction: Collective): string[] {
+  if (instruction.kind === "all-reduce") return [];
+  const { sizes, ranks } = instruction;
+  return [
+    ...(sizes.length === ranks.length
+      ? []
+      : [`names ${sizes.length} parts, expected one for each of ${ranks.length} devices`]),
+    ...sizes
+      .filter((size) => !isIndex(size, Number.POSITIVE_INFINITY))
+      .map((size) => `the elements of a part must be a whole number of at least 0, got ${size}`),
+  ];
 }
 
 /** Faults of buffers, views, feeds and kernels, and of the types that instructions bring together. */
@@ -99,6 +132,7 @@ export function declarationFaults(program: Program): ProgramFault[] {
           : [];
       if (instruction.kind === "guard")
         faults.push(...guardFaults(buffers[instruction.buffer] as BufferSpec));
+      if (isCollective(instruction)) faults.push(...collectiveTypeFaults(instruction, program));
       return faults.map((message) => faultAt(program, index, message));
     }),
   ];
@@ -154,6 +188,31 @@ function feedFaults({ buffers, feeds }: Program): string[] {
 
 function guardFaults({ name, type }: BufferSpec): string[] {
   return type.shape.length === 0 ? [] : [`guards "${name}", expected a scalar, got ${showType(type)}`];
+}
+
+/** Element types that can be reduced, and buffers that hold as many elements as the parts say. */
+function collectiveTypeFaults(instruction: Collective, { buffers, device }: Program): string[] {
+  const { name, type } = buffers[instruction.buffer] as BufferSpec;
+  const faults: string[] = [];
+  if (instruction.kind !== "all-gather" && !reducible.includes(type.dtype))
+    faults.push(`reduces "${name}", which is ${showType(type)}: expected ${reducible.join(", ")}`);
+  if (instruction.kind === "all-reduce") return faults;
+  const { sizes, ranks, into } = instruction;
+  const { name: target, type: result } = buffers[into] as BufferSpec;
+  if (result.dtype !== type.dtype)
+    faults.push(
+      `makes "${target}" (${showType(result)}) of "${name}" (${showType(type)}), expected one element type`,
+    );
+  const own = sizes[ranks.indexOf(device)] ?? 0;
+  const all = sizes.reduce((sum, size) => sum + size, 0);
+  const [before, after] = instruction.kind === "all-gather" ? [own, all] : [all, own];
+  const check = (named: string, { shape }: TensorType, expected: number) =>
+    sizeOf(shape) === expected
+      ? []
+      : [
+          `"${named}" has ${sizeOf(shape)} elements, expected ${expected} of parts of ${sizes.join(", ")} elements`,
+        ];
+  return [...faults, ...check(name, type, before), ...check(target, result, after)];
 }
 
 /** The kernel's inputs and outputs against the buffers they are given. */

@@ -1,7 +1,8 @@
 /** Where in a run something happened, in words. */
 
 import { bytesOfType } from "../graph/shape.ts";
-import type { BufferSpec, Program, Run } from "./program.ts";
+import { verbOf, wholeOf } from "./collectives.ts";
+import { type BufferSpec, isCollective, type Program, type Run } from "./program.ts";
 import { describeInstruction } from "./table.ts";
 
 /**
@@ -19,17 +20,17 @@ export function locateInstruction(program: Program, index: number): string {
   return `device ${device}${stage}${part}, instruction ${index} (${describeInstruction(program, index)})`;
 }
 
-/** `message "%7[0.1]" (4,096 B) from device 0`: what the device waits for at a receive; an all-reduce waits for its group; undefined at all other instructions. */
-export function awaitedMessage(
-  { device, instructions, buffers }: Program,
-  index: number,
-): string | undefined {
+/** `message "%7[0.1]" (4,096 B) from device 0`: what the device waits for at a receive; at a collective the other members; undefined at all other instructions. */
+export function awaitedMessage(program: Program, index: number): string | undefined {
+  const { device, instructions, buffers } = program;
   const instruction = instructions[index];
-  if (instruction?.kind === "all-reduce") {
+  if (instruction === undefined) return undefined;
+  if (isCollective(instruction)) {
     const others = instruction.ranks.filter((rank) => rank !== device);
-    return `${others.length === 1 ? "device" : "devices"} ${others.join(", ")} to add up "${buffers[instruction.buffer]?.name}"`;
+    const devices = `${others.length === 1 ? "device" : "devices"} ${others.join(", ")}`;
+    return `${devices} to ${verbOf(instruction).base} "${wholeOf(program, instruction).name}"`;
   }
-  if (instruction?.kind !== "receive") return undefined;
+  if (instruction.kind !== "receive") return undefined;
   const { name, type } = buffers[instruction.buffer] as BufferSpec;
   return `message "${name}" (${bytesOfType(type).toLocaleString("en-US")} B) from device ${instruction.from}`;
 }

@@ -4,9 +4,10 @@
  */
 
 import { sameType, showType } from "../graph/shape.ts";
-import { allReduceFaults } from "./all-reduces.ts";
+import { collectiveFaults, collectivesOf, groupRanks, verbOf, wholeOf } from "./collectives.ts";
 import { faultAt, type ProgramFault, placeOf } from "./fault.ts";
 import type { BufferSpec, ItemId, Program, Receive, Send } from "./program.ts";
+import { regionFaults } from "./regions.ts";
 import { replayPrograms, type StuckProgram } from "./replay.ts";
 
 /** Everything wrong with the messages of one step; program i is that of device i. */
@@ -14,12 +15,13 @@ export function messageFaults(programs: readonly Program[]): ProgramFault[] {
   const messages = pairMessages(programs);
   const unpaired = messages.flatMap((message) => aloneFault(programs, message));
   const paired = messages.filter(isPair);
-  const uneven = allReduceFaults(programs);
+  const uneven = collectiveFaults(programs);
   return [
     ...unpaired,
     ...uneven,
     ...paired.flatMap((pair) => contentFaults(programs, pair)),
     ...guardFaults(programs, paired),
+    ...(uneven.length === 0 ? [...regionFaults(programs), ...unguardedMeetings(programs)] : []),
     ...(unpaired.length + uneven.length === 0 ? deadlocks(programs) : []),
   ];
 }
@@ -105,11 +107,10 @@ function showItem(item: ItemId | undefined): string {
 /** A guard that ends one device before its end of a message must end the other one too. */
 function guardFaults(programs: readonly Program[], pairs: readonly Pair[]): ProgramFault[] {
   const guards = programs.map(guardsOf);
-  const checkedBefore = ({ device, at }: Place) =>
-    new Set(guards[device]?.flatMap((guard) => (guard.at < at ? [guard.name] : [])));
   return pairs.flatMap(({ send, receive }) => {
     const [source, target] = [programs[send.device] as Program, programs[receive.device] as Program];
-    const [sender, receiver] = [checkedBefore(send), checkedBefore(receive)];
+    const sender = checkedBefore(guards[send.device] ?? [], send.at);
+    const receiver = checkedBefore(guards[receive.device] ?? [], receive.at);
     const missing = [...sender].filter((name) => !receiver.has(name));
     const left = [...receiver].filter((name) => !sender.has(name));
     return [
@@ -128,6 +129,39 @@ function guardFaults(programs: readonly Program[], pairs: readonly Pair[]): Prog
         ),
       ),
     ];
+  });
+}
+
+type Guards = ReturnType<typeof guardsOf>;
+
+/** Names that are guarded before an instruction. */
+function checkedBefore(guards: Guards, at: number): ReadonlySet<string> {
+  return new Set(guards.flatMap((guard) => (guard.at < at ? [guard.name] : [])));
+}
+
+/** A guard that ends one member of a group before a meeting must end all others too. */
+function unguardedMeetings(programs: readonly Program[]): ProgramFault[] {
+  return [...groupRanks(programs)].flatMap(([group, ranks]) => {
+    const members = ranks.map((rank) => programs[rank] as Program);
+    const places = members.map((member) => {
+      const guards = guardsOf(member);
+      return collectivesOf(member, group).map(({ at }) => ({ at, guards: checkedBefore(guards, at) }));
+    });
+    return members.flatMap((member, m) =>
+      (places[m] ?? []).flatMap(({ at, guards }, n) =>
+        members.flatMap(({ device }, other) =>
+          [...(places[other]?.[n]?.guards ?? [])]
+            .filter((name) => !guards.has(name))
+            .map((name) =>
+              faultAt(
+                member,
+                at,
+                `waits for ever when device ${device} ends at its guard on "${name}", expected a guard on it before this meeting`,
+              ),
+            ),
+        ),
+      ),
+    );
   });
 }
 
@@ -168,16 +202,21 @@ function deadlockFault(
 ): ProgramFault {
   const program = programs[device] as Program;
   const peer = awaitedPeer(device, waitsFor, all);
-  const name = program.buffers[waitsFor.buffer]?.name;
+  const name = nameOf(program, waitsFor);
   const other = all.find((stuck) => stuck.device === peer);
   const where =
     other === undefined ? "" : `, which waits at ${placeOf(programs[peer] as Program, other.instruction)}`;
-  const what = {
-    send: `waits for ever for device ${peer} to take the message before "${name}"`,
-    receive: `waits for ever for "${name}" from device ${peer}`,
-    "all-reduce": `waits for ever for device ${peer} to add up "${name}"`,
-  }[waitsFor.kind];
-  return faultAt(program, instruction, `${what}${where} (deadlock)`);
+  const what =
+    waitsFor.kind === "receive"
+      ? `"${name}" from device ${peer}`
+      : `device ${peer} to ${waitsFor.kind === "send" ? "take the message before" : verbOf(waitsFor).base} "${name}"`;
+  return faultAt(program, instruction, `waits for ever for ${what}${where} (deadlock)`);
+}
+
+function nameOf(program: Program, waitsFor: StuckProgram["waitsFor"]): string {
+  const isMessage = waitsFor.kind === "send" || waitsFor.kind === "receive";
+  const spec = isMessage ? program.buffers[waitsFor.buffer] : wholeOf(program, waitsFor);
+  return spec?.name ?? "";
 }
 
 /** The device that is waited for; of a group the first one that waits for something else. */
@@ -189,7 +228,10 @@ function awaitedPeer(
   if (waitsFor.kind === "send") return waitsFor.to;
   if (waitsFor.kind === "receive") return waitsFor.from;
   const isHere = (rank: number) =>
-    all.some((stuck) => stuck.device === rank && stuck.waitsFor.kind === "all-reduce");
+    all.some(
+      (stuck) =>
+        stuck.device === rank && "group" in stuck.waitsFor && stuck.waitsFor.group === waitsFor.group,
+    );
   const others = waitsFor.ranks.filter((rank) => rank !== device);
   return others.find((rank) => !isHere(rank)) ?? others[0] ?? device;
 }

@@ -5,7 +5,7 @@ import { dtypes } from "../graph/dtype.ts";
 import type { Graph, Phase } from "../graph/graph.ts";
 import type { TensorType } from "../graph/shape.ts";
 import { parseGraph } from "../graph/text.ts";
-import type { BufferKind, BufferSpec, Feed, Instruction, ItemId, Program } from "./program.ts";
+import type { BufferKind, BufferSpec, Collective, Feed, Instruction, ItemId, Program } from "./program.ts";
 import { bufferKinds } from "./text.ts";
 
 /** The programs that a text describes. Throws a `UserError` that names every line it cannot read. */
@@ -96,14 +96,22 @@ const name = `(?:${quoted}|[\\w%.:@*=[\\]/+-]+)`;
 const reference = `(?:${name}|#\\d+)`;
 const list = `\\(((?:${reference}(?:, ${reference})*)?)\\)`;
 const itemPart = "(?: item (\\d+)\\.(\\d+))?";
+const blockPart = "(?: part \\[([\\d,]*)\\] size \\[([\\d,]*)\\] of \\[([\\d,]*)\\])?";
+const wholes = "\\d+(?:,\\d+)*";
+const meetingPart = ` group (\\d+) of (${wholes})(?: ([FBWU]))?${itemPart}`;
 const lines = {
-  buffer: new RegExp(`^buffer (${name}): (\\S+) (\\w+)(?: = (\\S+))?(?: rows (\\d+) of (${reference}))?$`),
+  buffer: new RegExp(
+    `^buffer (${name}): (\\S+) (\\w+)(?: = (\\S+))?(?: rows (\\d+) of (${reference}))?${blockPart}$`,
+  ),
   feed: new RegExp(`^feed (${reference}) = (${quoted}) from \\[([\\d,]*)\\]$`),
   run: new RegExp(
-    `^run k(\\d+) ${list} -> ${list} ([FBWU]) stage (\\d+)${itemPart} @(${quoted}|[\\w.:/-]+)$`,
+    `^run k(\\d+) ${list} -> ${list} ([FBWU]) stage (\\d+)(?: rank (\\d+))?${itemPart} @(${quoted}|[\\w.:/-]+)$`,
   ),
   message: new RegExp(`^(send|receive) (${reference}) (to|from) (\\d+) tag (\\d+)${itemPart}$`),
-  allReduce: new RegExp(`^all-reduce (${reference}) group (\\d+) of (\\d+(?:,\\d+)*)$`),
+  allReduce: new RegExp(`^all-reduce (sum|max) (${reference})${meetingPart}$`),
+  parted: new RegExp(
+    `^(all-gather|reduce-scatter) (${reference}) into (${reference}) sizes (${wholes})${meetingPart}$`,
+  ),
   other: new RegExp(`^(free|guard) (${reference})$`),
 } as const;
 
@@ -113,12 +121,13 @@ type Parts = readonly string[];
 /** What a line says; undefined where it cannot be read. */
 function readLine(text: string, idOf: IdOf): BufferSpec | Feed | Instruction | undefined {
   const part = (pattern: RegExp): Parts | undefined => pattern.exec(text) ?? undefined;
-  const [buffer, feed, run, message, allReduce, other] = [
+  const [buffer, feed, run, message, allReduce, parted, other] = [
     part(lines.buffer),
     part(lines.feed),
     part(lines.run),
     part(lines.message),
     part(lines.allReduce),
+    part(lines.parted),
     part(lines.other),
   ];
   try {
@@ -127,6 +136,7 @@ function readLine(text: string, idOf: IdOf): BufferSpec | Feed | Instruction | u
     if (run) return readRun(run, idOf);
     if (message) return readMessage(message, idOf);
     if (allReduce) return readAllReduce(allReduce, idOf);
+    if (parted) return readParted(parted, idOf);
     return other && { kind: other[1] as "free" | "guard", buffer: idOf(other[2] as string) };
   } catch (error) {
     if (error instanceof SyntaxError) return undefined;
@@ -134,17 +144,42 @@ function readLine(text: string, idOf: IdOf): BufferSpec | Feed | Instruction | u
   }
 }
 
-function readAllReduce([, buffer = "", group, ranks = ""]: Parts, idOf: IdOf): Instruction {
+function readAllReduce([, reduce, buffer = "", ...meeting]: Parts, idOf: IdOf): Instruction {
   return {
     kind: "all-reduce",
+    reduce: reduce as "sum" | "max",
     buffer: idOf(buffer),
+    ...readMeeting(meeting),
+  };
+}
+
+function readParted(
+  [, kind, buffer = "", into = "", sizes = "", ...meeting]: Parts,
+  idOf: IdOf,
+): Instruction {
+  return {
+    kind: kind as "all-gather" | "reduce-scatter",
+    buffer: idOf(buffer),
+    into: idOf(into),
+    sizes: numbers(sizes),
+    ...readMeeting(meeting),
+  };
+}
+
+function readMeeting([group, ranks = "", phase, microBatch, chunk]: Parts): Pick<
+  Collective,
+  "group" | "ranks" | "phase" | "item"
+> {
+  return {
     group: Number(group),
-    ranks: ranks.split(",").map(Number),
+    ranks: numbers(ranks),
+    ...(phase !== undefined && { phase: phase as Phase }),
+    ...readItem(microBatch, chunk),
   };
 }
 
 function readBuffer(
-  [, named = "", shown = "", kind, value, row, of]: Parts,
+  [, named = "", shown = "", kind, value, row, of, start, size = "", whole = ""]: Parts,
   idOf: IdOf,
 ): BufferSpec | undefined {
   const type = readType(shown);
@@ -155,6 +190,9 @@ function readBuffer(
     kind,
     ...(value !== undefined && { value: Number(value) }),
     ...(row !== undefined && of !== undefined && { view: { of: idOf(of), row: Number(row) } }),
+    ...(start !== undefined && {
+      block: { shape: numbers(whole), start: numbers(start), size: numbers(size) },
+    }),
   };
 }
 
@@ -163,7 +201,7 @@ function readFeed([, buffer = "", input = "", start = ""]: Parts, idOf: IdOf): F
 }
 
 function readRun(
-  [, kernel, inputs = "", outputs = "", phase, stage, ...rest]: Parts,
+  [, kernel, inputs = "", outputs = "", phase, stage, rank, ...rest]: Parts,
   idOf: IdOf,
 ): Instruction {
   const [microBatch, chunk, group = ""] = rest;
@@ -175,6 +213,7 @@ function readRun(
     outputs: ids(outputs),
     phase: phase as Phase,
     stage: Number(stage),
+    ...(rank !== undefined && { rank: Number(rank) }),
     group: unquote(group),
     ...readItem(microBatch, chunk),
   };

@@ -2,18 +2,21 @@
  * The program of one device for one step: the narrow waist of Paraxis. The partitioner writes it; simulator, reference executor and
  * ONNX Runtime executor read it, and nothing at run time looks back at the layout.
  *
- *     feed        data and scalars of the step arrive in `data` and `scalar` buffers before the first instruction
- *     run         one kernel over buffers
- *     send        a copy of a buffer leaves for another device; the buffer may be reused after the instruction that frees it
- *     receive     the next message of the channel (from, tag) arrives in a buffer
- *     all-reduce  a buffer of every device of a group becomes the sum of what they hold; all of them wait for each other
- *     free        the buffer's contents are not needed any more
- *     guard       the program ends here if a scalar is not finite
- *     results     `result` buffers are read after the last instruction
+ *     feed            data and scalars of the step arrive in `data` and `scalar` buffers before the first instruction
+ *     run             one kernel over buffers
+ *     send            a copy of a buffer leaves for another device; the buffer may be reused after the instruction that frees it
+ *     receive         the next message of the channel (from, tag) arrives in a buffer
+ *     all-reduce      x₀ | x₁           ->  x₀+x₁ | x₀+x₁              the devices of a group meet: each brings a buffer, and none
+ *     all-gather      x₀ | x₁           ->  [x₀ x₁] | [x₀ x₁]          goes on before all have come
+ *     reduce-scatter  [a₀ b₀] | [a₁ b₁] ->  a₀+a₁ | b₀+b₁
+ *     free            the buffer's contents are not needed any more
+ *     guard           the program ends here if a scalar is not finite
+ *     results         `result` buffers are read after the last instruction
  */
 
 import type { Graph, Phase } from "../graph/graph.ts";
 import type { TensorType } from "../graph/shape.ts";
+import type { Block } from "../shard/block.ts";
 
 /**
  * What a buffer holds. `parameter`, `optimizer` and `statistic` last from step to step and are shared by name among the programs of a
@@ -40,6 +43,8 @@ export interface BufferSpec {
   readonly value?: number;
   /** The buffer is rows of another one, starting at row `row` of dim 0: items whose weight gradients are computed as one product. */
   readonly view?: { readonly of: number; readonly row: number };
+  /** The part of the whole tensor that this device has, where layers are split over devices. */
+  readonly block?: Block;
 }
 
 /** The part of the mini-batch an instruction works on; absent for U and for work over several items. */
@@ -55,6 +60,8 @@ export interface Run {
   readonly outputs: readonly number[];
   readonly phase: Phase;
   readonly stage: number;
+  /** Position in the mesh of devices that hold the stage together in one replica; default 0. */
+  readonly rank?: number;
   readonly group: string;
   readonly item?: ItemId;
 }
@@ -75,15 +82,46 @@ export interface Receive {
   readonly item?: ItemId;
 }
 
-/** Replaces the buffer, on all devices of a group, by the sum of what they hold, added in the order of `ranks`. */
-export interface AllReduce {
-  readonly kind: "all-reduce";
-  readonly buffer: number;
-  /** Names the group; the same devices have the same number in all programs of a run. */
+/** What every meeting of a group says. All members come to the same meetings in the same order. */
+interface Meeting {
+  /** Names the group; the same devices in the same order have the same number in all programs of a run. */
   readonly group: number;
   /** The devices of the group, this one among them. */
   readonly ranks: readonly number[];
+  /** Absent where it belongs to no phase: sums over all items before U. */
+  readonly phase?: Phase;
+  readonly item?: ItemId;
 }
+
+/** Replaces the buffer, on all devices of a group, by the sum or maximum of what they hold, taken in the order of `ranks`. */
+export interface AllReduce extends Meeting {
+  readonly kind: "all-reduce";
+  readonly buffer: number;
+  readonly reduce: "sum" | "max";
+}
+
+/** `into` becomes the parts of all devices of a group one after another, in the order of `ranks`, as flat elements. */
+export interface AllGather extends Meeting {
+  readonly kind: "all-gather";
+  /** This device's part. */
+  readonly buffer: number;
+  readonly into: number;
+  /** Elements of each device's part, in the order of `ranks`; may be 0. */
+  readonly sizes: readonly number[];
+}
+
+/** `into` becomes this device's part of the elementwise sum of all `buffer`s, cut as flat elements in the order of `ranks`. */
+export interface ReduceScatter extends Meeting {
+  readonly kind: "reduce-scatter";
+  readonly buffer: number;
+  /** This device's part. */
+  readonly into: number;
+  /** Elements of each device's part, in the order of `ranks`; may be 0. */
+  readonly sizes: readonly number[];
+}
+
+/** A meeting of the devices of a group. */
+export type Collective = AllReduce | AllGather | ReduceScatter;
 
 export interface Free {
   readonly kind: "free";
@@ -96,7 +134,7 @@ export interface Guard {
   readonly buffer: number;
 }
 
-export type Instruction = Run | Send | Receive | AllReduce | Free | Guard;
+export type Instruction = Run | Send | Receive | Collective | Free | Guard;
 
 /** A block of a data input of the whole mini-batch, beginning at `start` (one index for each dim) and as large as `buffer`. */
 export interface Feed {
@@ -121,6 +159,11 @@ export function isPersistent(kind: BufferKind): boolean {
   return kind === "parameter" || kind === "optimizer" || kind === "statistic";
 }
 
+export function isCollective(instruction: Instruction): instruction is Collective {
+  const { kind } = instruction;
+  return kind === "all-reduce" || kind === "all-gather" || kind === "reduce-scatter";
+}
+
 /** Buffers that an instruction reads. */
 export function readsOf(instruction: Instruction): readonly number[] {
   switch (instruction.kind) {
@@ -128,6 +171,8 @@ export function readsOf(instruction: Instruction): readonly number[] {
       return instruction.inputs;
     case "send":
     case "all-reduce":
+    case "all-gather":
+    case "reduce-scatter":
     case "guard":
       return [instruction.buffer];
     case "receive":
@@ -146,6 +191,9 @@ export function writesOf(instruction: Instruction): readonly number[] {
     case "receive":
     case "all-reduce":
       return [instruction.buffer];
+    case "all-gather":
+    case "reduce-scatter":
+      return [instruction.into];
     case "send":
     case "free":
     case "guard":

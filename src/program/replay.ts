@@ -8,14 +8,15 @@
  */
 
 import { bytesOfType } from "../graph/shape.ts";
-import type { AllReduce, BufferSpec, Instruction, Program, Receive, Run, Send } from "./program.ts";
+import { bytesOfCollective } from "./collectives.ts";
+import type { BufferSpec, Collective, Instruction, Program, Receive, Run, Send } from "./program.ts";
 
 /** Durations in seconds (or any one unit of time). */
 export interface ProgramCosts {
   readonly duration: (run: Run, program: Program) => number;
   readonly transfer: (bytes: number, send: Send, program: Program) => number;
-  /** Seconds of an all-reduce from when its last device came to it; default none. */
-  readonly allReduce?: (bytes: number, instruction: AllReduce) => number;
+  /** Seconds of a collective over a whole tensor of `bytes`, from when its last device came to it; default none. */
+  readonly collective?: (bytes: number, instruction: Collective) => number;
   /** Messages that a channel (from, to, tag) holds; a send blocks while there are as many. Default: any number. */
   readonly slots?: number;
 }
@@ -30,7 +31,7 @@ export interface Timed {
 export interface StuckProgram {
   readonly device: number;
   readonly instruction: number;
-  readonly waitsFor: Send | Receive | AllReduce;
+  readonly waitsFor: Send | Receive | Collective;
 }
 
 export interface ProgramReplay {
@@ -56,7 +57,8 @@ export function replayPrograms(programs: readonly Program[], costs: ProgramCosts
     makespan: devices.reduce((latest, { now }) => Math.max(latest, now), 0),
     stuck: devices.flatMap(({ program, timed }): StuckProgram[] => {
       const next = program.instructions[timed.length];
-      if (next?.kind !== "send" && next?.kind !== "receive" && next?.kind !== "all-reduce") return [];
+      if (next === undefined || next.kind === "run" || next.kind === "free" || next.kind === "guard")
+        return [];
       return [{ device: program.device, instruction: timed.length, waitsFor: next }];
     }),
   };
@@ -68,7 +70,7 @@ interface Channel {
   readonly taken: number[];
 }
 
-/** The all-reduces of one group: when each device came to each of them, and how many each has left. */
+/** The collectives of one group: when each device came to each of them, and how many each has left. */
 interface Meetings {
   readonly arrivals: Map<number, number>[];
   readonly left: Map<number, number>;
@@ -122,10 +124,12 @@ function endOf(
       if (arrival === undefined) return undefined;
       return taken[taken.push(Math.max(now, arrival)) - 1];
     }
-    case "all-reduce": {
+    case "all-reduce":
+    case "all-gather":
+    case "reduce-scatter": {
       const all = meet(meetings, instruction, program.device, now);
-      const { type } = program.buffers[instruction.buffer] as BufferSpec;
-      return all === undefined ? undefined : all + (costs.allReduce?.(bytesOfType(type), instruction) ?? 0);
+      if (all === undefined) return undefined;
+      return all + (costs.collective?.(bytesOfCollective(program, instruction), instruction) ?? 0);
     }
     case "free":
     case "guard":
@@ -135,10 +139,10 @@ function endOf(
   }
 }
 
-/** When all devices of the group have come to this all-reduce; undefined while one is missing. */
+/** When all devices of the group have come to this collective; undefined while one is missing. */
 function meet(
   meetings: Map<number, Meetings>,
-  { group, ranks }: AllReduce,
+  { group, ranks }: Collective,
   device: number,
   now: number,
 ): number | undefined {

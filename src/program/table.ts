@@ -1,5 +1,6 @@
 /**
- * Programs side by side, one column for each device. A receive stands below its send, so that the rows are a rough time:
+ * Programs side by side, one column for each device. A receive stands below its send and a collective beside those of the other
+ * members, so that the rows are a rough time:
  *
  *     device 0         device 1
  *     ---------------  ----------------
@@ -12,7 +13,7 @@
  */
 
 import { textTable } from "../base/text-table.ts";
-import type { Instruction, Program } from "./program.ts";
+import { type Instruction, isCollective, type Program } from "./program.ts";
 import { bufferNames } from "./text.ts";
 
 /** An instruction of a device; without `instruction` the device as a whole. */
@@ -68,6 +69,13 @@ export function describeInstruction(program: Program, index: number): string {
     case "receive":
       return `recv←${instruction.from} #${instruction.tag}${item}`;
     case "all-reduce":
+    case "all-gather":
+    case "reduce-scatter": {
+      const { kind, buffer } = instruction;
+      const how = kind === "all-reduce" && instruction.reduce !== "sum" ? ` ${instruction.reduce}` : "";
+      const whole = kind === "all-gather" ? instruction.into : buffer;
+      return `${kind}${how} ${bufferNames(program.buffers)(whole)}${item}`;
+    }
     case "free":
     case "guard":
       return `${instruction.kind} ${bufferNames(program.buffers)(instruction.buffer)}`;
@@ -87,12 +95,17 @@ function arrangeRows(programs: readonly Program[], shown: readonly (readonly num
     return messages.get(key) ?? 0;
   };
   const rows: Row[] = [];
+  const nextOf = (device: number): Instruction | undefined =>
+    programs[device]?.instructions[shown[device]?.[next[device] ?? 0] ?? -1];
   const isReady = (device: number): boolean => {
-    const instruction = programs[device]?.instructions[shown[device]?.[next[device] as number] ?? -1];
-    return (
-      instruction !== undefined &&
-      (instruction.kind !== "receive" || count(`${instruction.from} ${device} ${instruction.tag}`, 0) > 0)
-    );
+    const instruction = nextOf(device);
+    if (instruction === undefined) return false;
+    if (isCollective(instruction))
+      return instruction.ranks.every((rank) => {
+        const other = nextOf(rank);
+        return other !== undefined && isCollective(other) && other.group === instruction.group;
+      });
+    return instruction.kind !== "receive" || count(`${instruction.from} ${device} ${instruction.tag}`, 0) > 0;
   };
   for (;;) {
     const left = [...programs.keys()].filter(

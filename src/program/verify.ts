@@ -5,8 +5,9 @@
  *     declarations    numbers name what is there; views lie in their owners; kernels fit their buffers
  *     buffers         written before read, freed once after the last use, written by those who may
  *     messages        one receive for each send, of the same value; no deadlock; guards end all devices at once
- *     all-reduces     all devices of a group add up the same tensors in the same order
- *     work            every stage on one device of each replica, every item once, every parameter with one owner in each
+ *     collectives     all devices of a group come to the same meetings in the same order
+ *     work            every stage (each rank of its mesh) on one device of each replica, every item once, every parameter with one
+ *                     owner in each, or several with the same gradient
  */
 
 import { UserError } from "../base/errors.ts";

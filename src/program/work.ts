@@ -1,13 +1,22 @@
 /**
- * Checks that the programs together do the work of one step once: every stage on one device of each replica, every item of a group equally often and
- * nothing twice, every parameter updated by exactly one device and known to all that hold it. Every replica does
- * all of that for itself, with the gradients of all of them.
+ * Checks that the programs together do the work of one step once: every stage, or every rank of its mesh, on one device of each replica,
+ * every item of a group equally often and nothing twice, every parameter updated by exactly one device and known to all that hold it, or
+ * by several that add up their gradients. Every replica does all of that for itself, with the gradients of all of them.
  */
 
-import { addedUp } from "./all-reduces.ts";
+import { collectivesOf } from "./collectives.ts";
 import { faultAt, faultOf, type ProgramFault, placeOf } from "./fault.ts";
 import { guardsOf } from "./messages.ts";
-import { type Instruction, type ItemId, type Program, type Run, readsOf, writesOf } from "./program.ts";
+import {
+  type BufferSpec,
+  type Instruction,
+  type ItemId,
+  isCollective,
+  type Program,
+  type Run,
+  readsOf,
+  writesOf,
+} from "./program.ts";
 
 /** Everything done twice, or for some items only, or by the wrong device. */
 export function workFaults(programs: readonly Program[]): ProgramFault[] {
@@ -36,16 +45,24 @@ function runsOf({ instructions }: Program): readonly PlacedRun[] {
 
 function splitStages(programs: readonly Program[]): ProgramFault[] {
   const homes = new Map<string, number>();
-  return programs.flatMap((program, device) =>
-    [...new Set(runsOf(program).map(({ run }) => run.stage))].flatMap((stage) => {
-      const place = `${program.replica ?? 0} ${stage}`;
+  return programs.flatMap((program, device) => {
+    const first = new Map<string, number>();
+    for (const { run, at } of runsOf(program)) {
+      const part = stagePart(run);
+      if (!first.has(part)) first.set(part, at);
+    }
+    return [...first].flatMap(([part, at]) => {
+      const place = `${program.replica ?? 0} ${part}`;
       const home = homes.get(place) ?? device;
       homes.set(place, home);
-      if (home === device) return [];
-      const { at } = runsOf(program).find(({ run }) => run.stage === stage) as PlacedRun;
-      return [faultAt(program, at, `runs stage ${stage}, which also runs on device ${home}`)];
-    }),
-  );
+      return home === device ? [] : [faultAt(program, at, `runs ${part}, which also runs on device ${home}`)];
+    });
+  });
+}
+
+/** What of a stage a run belongs to: where a mesh splits the stage, one rank of it. */
+function stagePart({ stage, rank }: Run): string {
+  return rank === undefined ? `stage ${stage}` : `rank ${rank} of stage ${stage}`;
 }
 
 /** Runs that bring the same inputs to the same outputs as an earlier one; totals that a run adds to do not count as inputs. */
@@ -115,7 +132,8 @@ function rowsWritten(
   instruction: Instruction,
   known: ReadonlyMap<number, ReadonlySet<string>>,
 ): { readonly owners: readonly number[]; readonly items: readonly string[] } {
-  if (instruction.kind !== "run" && instruction.kind !== "receive") return { owners: [], items: [] };
+  const { kind } = instruction;
+  if (kind !== "run" && kind !== "receive" && !isCollective(instruction)) return { owners: [], items: [] };
   const { item } = instruction;
   if (item !== undefined) {
     const owners = writesOf(instruction).flatMap((buffer) => buffers[buffer]?.view?.of ?? []);
@@ -147,52 +165,139 @@ function updatesOf(programs: readonly Program[]): ReadonlyMap<string, readonly P
     for (const { run, at } of runsOf(program)) {
       if (run.phase !== "U") continue;
       for (const buffer of run.outputs) {
-        const { name = "", kind } = program.buffers[buffer] ?? {};
-        if (kind === "parameter" || kind === "optimizer")
-          updates.set(name, [...(updates.get(name) ?? []), { device, at }]);
+        const spec = program.buffers[buffer] as BufferSpec;
+        const tensor = tensorOf(spec);
+        if (spec.kind === "parameter" || spec.kind === "optimizer")
+          updates.set(tensor, [...(updates.get(tensor) ?? []), { device, at }]);
       }
     }
   });
   return updates;
 }
 
-/** One owner for each parameter that has a gradient; all other devices that hold it receive its new value. */
+/** What tells lasting tensors apart: two parts of one tensor are two, however they are called. */
+function tensorOf({ name, block }: BufferSpec): string {
+  return block === undefined ? name : `${name} from ${block.start} to ${block.size}`;
+}
+
+/** One owner for each parameter that has a gradient, or of its parts; all other devices that hold it receive or gather its new value. */
 function ownershipFaults(programs: readonly Program[]): ProgramFault[] {
   if (!programs.some((program) => runsOf(program).some(({ run }) => run.phase === "U"))) return [];
   const updates = updatesOf(programs);
-  const several = [...updates].flatMap(([name, [owner, ...others]]) =>
+  const mayBoth = withMates(programs, sameUpdates(programs));
+  const several = [...updates].flatMap(([tensor, [owner, ...others]]) =>
     others
-      .filter(({ device }) => device !== owner?.device && !isReplica(programs, owner?.device ?? 0, device))
+      .filter(({ device }) => device !== owner?.device && !mayBoth(owner?.device ?? 0, device))
       .map(({ device, at }) => {
-        const message = `updates "${name}", which device ${owner?.device} updates too: it must have one owner`;
+        const message = `updates "${tensor}", which device ${owner?.device} updates too: it must have one owner`;
         return faultAt(programs[device] as Program, at, message);
       }),
   );
   const ownerless = new Set<string>();
   const holders = programs.flatMap((program) =>
-    program.buffers.flatMap(({ name, kind }, buffer) => {
-      if (kind !== "parameter" || ownerless.has(name)) return [];
-      if (!updates.has(name)) ownerless.add(name);
-      const fault = holderFault(programs, program, buffer, updates.get(name) ?? []);
+    program.buffers.flatMap((spec, buffer) => {
+      const tensor = tensorOf(spec);
+      if (spec.kind !== "parameter" || ownerless.has(tensor)) return [];
+      const fault = holderFault(programs, program, buffer, updates.get(tensor) ?? []);
+      if (fault !== undefined && !updates.has(tensor)) ownerless.add(tensor);
       return fault === undefined ? [] : [faultOf(program, fault)];
     }),
   );
   return [...several, ...holders];
 }
 
-/** Whether two devices update the same tensors with the same gradients: in different replicas, having added up all that they computed. */
-function isReplica(programs: readonly Program[], owner: number, device: number): boolean {
-  return (
-    programs[owner]?.replica !== programs[device]?.replica &&
-    [owner, device].every((rank) => {
-      const program = programs[rank] as Program;
-      const added = addedUp(program);
-      const computed = new Set(runsOf(program).flatMap(({ run }) => (run.phase === "U" ? [] : run.outputs)));
-      return program.buffers.every(
-        ({ name, kind }, buffer) => kind !== "gradient" || !computed.has(buffer) || added.has(name),
-      );
-    })
+/**
+ * Says of two devices whether they may update the same tensors: what each computed of their gradients is added up, with the other's
+ * among it, or they are ranks of one mesh, which compute the same of what is not split.
+ */
+function sameUpdates(programs: readonly Program[]): (owner: number, device: number) => boolean {
+  const sums = programs.map(sumsOf);
+  const peers = meshPeers(programs);
+  const computed = programs.map(gradientsComputed);
+  const known = new Map<string, boolean>();
+  return (owner, device) => {
+    const key = `${owner} ${device}`;
+    const names = new Set([...(computed[owner] ?? []), ...(computed[device] ?? [])]);
+    const isSame =
+      known.get(key) ??
+      ((names.size > 0 || programs[owner]?.replica !== programs[device]?.replica) &&
+        [...names].every((name) => isLinked(sums, peers, name, owner, device)));
+    known.set(key, isSame);
+    return isSame;
+  };
+}
+
+/** The same for the devices of a mesh, each of which updates what it has of a stage: they follow from those of one rank in each replica. */
+function withMates(
+  programs: readonly Program[],
+  isSame: (owner: number, device: number) => boolean,
+): (owner: number, device: number) => boolean {
+  const stages = programs.map(
+    (program) => new Set(runsOf(program).flatMap(({ run }) => (run.rank === undefined ? [] : [run.stage]))),
   );
+  const areMates = (a: number, b: number) =>
+    programs[a]?.replica === programs[b]?.replica &&
+    [...(stages[a] ?? [])].some((stage) => stages[b]?.has(stage));
+  return (owner, device) =>
+    isSame(owner, device) ||
+    areMates(owner, device) ||
+    programs.some((_, other) => areMates(owner, other) && isSame(other, device));
+}
+
+/** Names of the gradients that the runs of a device write. */
+function gradientsComputed(program: Program): readonly string[] {
+  const written = runsOf(program).flatMap(({ run }) => (run.phase === "U" ? [] : run.outputs));
+  return written.flatMap((buffer) => {
+    const { kind, name = "" } = program.buffers[buffer] ?? {};
+    return kind === "gradient" ? [name] : [];
+  });
+}
+
+/** For every device the others that run ranks of the same stages in its replica. */
+function meshPeers(programs: readonly Program[]): readonly (readonly number[])[] {
+  const places = programs.map(
+    (program) =>
+      new Set(
+        runsOf(program).flatMap(({ run }) =>
+          run.rank === undefined ? [] : [`${program.replica ?? 0} ${run.stage}`],
+        ),
+      ),
+  );
+  return places.map((own, device) =>
+    places.flatMap((other, peer) =>
+      peer !== device && [...own].some((place) => other.has(place)) ? [peer] : [],
+    ),
+  );
+}
+
+/** The devices with which a device adds up its tensors, by their names. */
+function sumsOf(program: Program): ReadonlyMap<string, ReadonlySet<number>> {
+  const sums = new Map<string, ReadonlySet<number>>();
+  for (const { instruction } of collectivesOf(program)) {
+    const isSum =
+      instruction.kind === "reduce-scatter" ||
+      (instruction.kind === "all-reduce" && instruction.reduce === "sum");
+    const name = program.buffers[instruction.buffer]?.name ?? "";
+    if (isSum) sums.set(name, new Set([...(sums.get(name) ?? []), ...instruction.ranks]));
+  }
+  return sums;
+}
+
+/** Whether sums of a tensor link two devices, over others if need be: first in each row of a grid, then in each column. */
+function isLinked(
+  sums: readonly ReturnType<typeof sumsOf>[],
+  peers: readonly (readonly number[])[],
+  name: string,
+  from: number,
+  to: number,
+): boolean {
+  const reached = new Set([from]);
+  for (const device of reached) {
+    for (const rank of sums[device]?.get(name) ?? [])
+      if (sums[rank]?.get(name)?.has(device)) reached.add(rank);
+    for (const peer of peers[device] ?? []) reached.add(peer);
+  }
+  return reached.has(to);
 }
 
 /** What is wrong with the copy of a parameter that a device holds, given where the parameter is updated. */
@@ -203,14 +308,15 @@ function holderFault(
   updates: readonly Place[],
 ): string | undefined {
   const name = buffers[buffer]?.name ?? "";
+  const isWrittenBy = (kind: Instruction["kind"]) =>
+    instructions.some((instruction) => instruction.kind === kind && writesOf(instruction).includes(buffer));
   const [owner] = updates;
   if (owner === undefined)
-    return hasGradient(programs, name)
+    return hasGradient(programs, name) && !isWrittenBy("all-gather")
       ? `parameter "${name}" has a gradient, but no U run updates it: it must have one owner`
       : undefined;
   const isRenewed =
-    updates.some((update) => update.device === device) ||
-    instructions.some((instruction) => instruction.kind === "receive" && instruction.buffer === buffer);
+    updates.some((update) => update.device === device) || isWrittenBy("receive") || isWrittenBy("all-gather");
   return isRenewed
     ? undefined
     : `holds parameter "${name}" of device ${owner.device}, but never receives its new value`;

@@ -5,6 +5,7 @@ import { expect, test } from "vitest";
 import { UserError } from "../../src/base/errors.ts";
 import type { Flow } from "../../src/cost/flow.ts";
 import { type LayoutModel, modelProblems } from "../../src/layout/check.ts";
+import { parseDomain } from "../../src/layout/domain.ts";
 import type { Layout } from "../../src/layout/layout.ts";
 import { parseLayout } from "../../src/layout/parse.ts";
 import { parseDevices, parsePlace, placeByHand } from "../../src/layout/place.ts";
@@ -49,25 +50,32 @@ function refused(faulty: unknown, model = lstm): readonly string[] {
 
 const faultyBy = (changes: object, model?: LayoutModel) => refused({ ...example, ...changes }, model);
 const threeStages = [
-  { device: "cpu:0", groups: first.groups.slice(0, 3) },
-  { device: "cpu:1", groups: first.groups.slice(3) },
-  { device: "cpu:0", groups: second.groups },
+  { devices: ["cpu:0"], groups: first.groups.slice(0, 3) },
+  { devices: ["cpu:1"], groups: first.groups.slice(3) },
+  { devices: ["cpu:0"], groups: second.groups },
 ];
 const crossed = [
   { ...first, device: "cpu:1" },
   { ...second, device: "cpu:0" },
 ];
 
-const swapped = [
-  { ...first, replicas: ["cpu:1"] },
-  { ...second, replicas: ["cpu:0"] },
-];
+/** The stages of the example on other devices, and split. */
+const on = (devices: readonly (readonly number[])[], mesh: object = {}) => ({
+  stages: [first, second].map(({ groups: held }, i) => ({
+    devices: devices[i]?.map((device) => `cpu:${device}`),
+    mesh,
+    groups: held,
+  })),
+});
+const devicesUpTo = (count: number) => ({
+  devices: Array.from({ length: count }, (_, i) => ({ name: `cpu:${i}`, threads: 1 })),
+});
 const replicated = {
-  devices: [0, 1, 2, 3].map((i) => ({ name: `cpu:${i}`, threads: 1 })),
-  stages: [
-    { ...first, replicas: ["cpu:2"] },
-    { ...second, replicas: ["cpu:3"] },
-  ],
+  ...devicesUpTo(4),
+  ...on([
+    [0, 2],
+    [1, 3],
+  ]),
 };
 
 test("the example is accepted by the model that it is for", () => {
@@ -83,6 +91,11 @@ test("the document by itself", () => {
     faultyBy({ devices: "cpu:2" }),
     faultyBy({ devices: [{ ...zero, threads: 0 }, one] }),
     faultyBy({ stages: [{ ...first, device: 0 }, second] }),
+    faultyBy({ stages: [first, { groups: second.groups }] }),
+    faultyBy({ stages: [first, { ...second, devices: ["cpu:1"] }] }),
+    faultyBy({ stages: [{ ...first, mesh: { tensor: 0 } }, second] }),
+    faultyBy({ stages: [{ ...first, mesh: { data: 2 } }, second] }),
+    faultyBy({ shardings: { "decode.weight": -1 } }),
     faultyBy({ schedule: "2f2b" }),
     faultyBy({ weights: "late" }),
     faultyBy({ recompute: "some" }),
@@ -95,13 +108,46 @@ test("the document by itself", () => {
       /unknown/.test(problem),
     ),
     faultyBy({
-      stages: [
-        { ...first, replicas: ["cpu:7"] },
-        { ...second, replicas: ["cpu:0"] },
-      ],
-    }).filter((problem) => /unknown/.test(problem)),
-    faultyBy({ stages: [{ ...first, replicas: ["cpu:1"] }, second] }),
-    faultyBy({ stages: swapped }).slice(0, 1),
+      ...devicesUpTo(3),
+      ...on([
+        [0, 0],
+        [1, 2],
+      ]),
+    }),
+    faultyBy({
+      ...devicesUpTo(5),
+      ...on(
+        [
+          [0, 1],
+          [2, 3, 4],
+        ],
+        { tensor: 2 },
+      ),
+    }),
+    faultyBy({ ...devicesUpTo(3), ...on([[0, 2], [1]]) }),
+    faultyBy(
+      on([
+        [0, 1],
+        [1, 0],
+      ]),
+    ).slice(0, 1),
+    faultyBy({
+      ...devicesUpTo(3),
+      ...on(
+        [
+          [0, 1],
+          [1, 2],
+        ],
+        { tensor: 2 },
+      ),
+    }),
+    faultyBy({
+      ...devicesUpTo(3),
+      ...on([
+        [0, 1],
+        [0, 2],
+      ]),
+    }),
     faultyBy({ stages: [first, { ...second, groups: [] }] }),
     faultyBy({ stages: [first, { ...second, groups: ["layer5", ...second.groups] }] }),
   ];
@@ -155,6 +201,7 @@ test("the command line", () => {
     place("embed=cpu:0").slice(0, 1),
     place("*=cpu:0"),
     place("*=cpu:0,embed=cpu:1", turns),
+    ...["2", "tensor=2", "rows=2", "height=0"].map((text) => problemsOf(() => parseDomain(text))),
   ];
   expect(faults.flat()).toEqual(shown("The command line"));
 });

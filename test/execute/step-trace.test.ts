@@ -9,6 +9,7 @@ import { threadCluster } from "../../src/node/devices/thread-cluster.ts";
 import { compileTraining } from "../../src/partition/compile.ts";
 import type { Program, Run } from "../../src/program/program.ts";
 import { replayPrograms } from "../../src/program/replay.ts";
+import { verifyPrograms } from "../../src/program/verify.ts";
 import { printChromeTrace, toChromeTrace } from "../../src/trace/chrome.ts";
 import { chromeProblems } from "../../src/trace/chrome-rules.ts";
 import { traceStatistics } from "../../src/trace/statistics.ts";
@@ -16,6 +17,7 @@ import { type Trace, traceProblems } from "../../src/trace/trace.ts";
 import { layoutOf } from "../partition/layouts.ts";
 import { batchOf, exampleOf } from "../partition/models.ts";
 import { dataOf } from "../partition/train.ts";
+import { meetingPrograms } from "../program/meetings.ts";
 
 function traceOf(programs: readonly Program[], steps: readonly (readonly Float64Array[])[]): Trace {
   const parts = steps.map(stepTracer(programs));
@@ -91,6 +93,52 @@ test("a receive that begins before its send is a wait until then", () => {
     end: sent + 0.5,
     peer: 0,
   });
+});
+
+test("members of a group wait for the last of their own meeting, then the tensor moves", () => {
+  const pair = [
+    meetingPrograms({ dtype: "f32", sizes: [3, 2] }),
+    meetingPrograms({ dtype: "f32", sizes: [1, 4] }),
+  ];
+  const programs = pair.flat().map((program, device) => ({
+    ...program,
+    device,
+    replica: device < 2 ? 0 : 1,
+    instructions: program.instructions.map((one) =>
+      "ranks" in one && device >= 2 ? { ...one, group: 7, ranks: [2, 3] } : one,
+    ),
+  }));
+  expect(verifyPrograms(programs)).toEqual([]);
+  const costs = { duration: () => 0, transfer: () => 0, collective: (bytes: number) => bytes };
+  const replay = replayPrograms(programs, {
+    ...costs,
+    duration: (_run: Run, { device }: Program) => [1, 4, 2, 16][device] as number,
+  });
+  const times = replay.devices.map((timed) =>
+    Float64Array.from(timed.flatMap(({ start, end }) => [start, end])),
+  );
+  const trace = traceOf(programs, [times]);
+  expect(traceProblems(trace)).toEqual([]);
+  const of = { phase: "F", item: { microBatch: 0, chunk: 0 } };
+  const events = (device: number) =>
+    trace.events.filter((event) => event.device === device && event.kind !== "run").slice(0, 3);
+  expect(events(0)).toEqual([
+    { step: 0, device: 0, stream: "compute", kind: "wait", name: "x", ...of, start: 1, end: 4 },
+    {
+      step: 0,
+      device: 0,
+      stream: "collective",
+      kind: "collective",
+      name: "x",
+      ...of,
+      bytes: 20,
+      start: 4,
+      end: 24,
+    },
+    { step: 0, device: 0, stream: "compute", kind: "wait", name: "y", ...of, start: 25, end: 28 },
+  ]);
+  expect(events(2)[0]).toMatchObject({ kind: "wait", start: 2, end: 16 });
+  expect(trace.events.filter(({ kind, device }) => kind === "collective" && device === 3)).toHaveLength(4);
 });
 
 test("instructions that a step did not reach have no events", () => {

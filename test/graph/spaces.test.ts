@@ -66,6 +66,17 @@ const cutReshape: { readonly [loop: string]: (size: number) => number[] } = {
   d3: (size) => [6, 2, size],
 };
 
+/** Operands of these rows for three ranks; what ranks exchange cannot be cut. */
+function together(op: Op, rows: readonly number[]): Entry {
+  return {
+    op,
+    inputs: rows.map((count, i) => randomDense([count, 2], i)),
+    uncovered: rows.flatMap((_, i) => [`result ${i}, dim 0`, `result ${i}, dim 1`]),
+    cut: [],
+    flops: 0,
+  };
+}
+
 const spaces: { readonly [K in OpKind]: Entry } = {
   neg: unary("neg"),
   abs: unary("abs"),
@@ -278,6 +289,38 @@ const spaces: { readonly [K in OpKind]: Entry } = {
     cut: ["batch"],
     flops: 2 * 2 * 3 * 3 * 2 * 2,
   },
+  "lstm-step": {
+    op: { kind: "lstm-step" },
+    inputs: [
+      [3, 8],
+      [8, 5],
+      [3, 5],
+      [3, 2],
+    ].map((shape, i) => randomDense(shape, i)),
+    cut: ["batch", "unit"],
+    flops: 2 * 3 * 4 * 2 * 5,
+  },
+  "lstm-step-grad": {
+    op: { kind: "lstm-step-grad" },
+    inputs: [1, 2, 3, 4, 5, 6, 7, 8].map((seed) => randomDense([3, 2], seed)),
+    cut: ["batch", "unit"],
+    flops: 2 * 3 * 4 * 2,
+  },
+  "gru-step": {
+    op: { kind: "gru-step" },
+    inputs: [[3, 6], [6, 5], [6], [3, 5], [3, 2]].map((shape, i) => randomDense(shape, i)),
+    cut: ["batch", "unit"],
+    flops: 2 * 3 * 3 * 2 * 5,
+  },
+  "gru-step-grad": {
+    op: { kind: "gru-step-grad" },
+    inputs: [1, 2, 3, 4, 5, 6].map((seed) => randomDense([3, 2], seed)),
+    cut: ["batch", "unit"],
+    flops: 2 * 3 * 3 * 2,
+  },
+  "all-reduce": together({ kind: "all-reduce", reduce: "sum" }, [4, 4, 4]),
+  "all-gather": together({ kind: "all-gather" }, [2, 1, 3]),
+  "reduce-scatter": together({ kind: "reduce-scatter", sizes: [2, 0, 4] }, [6, 6, 6]),
 };
 
 describe("the iteration space of every operation keeps its word when loops are cut", () => {

@@ -23,7 +23,7 @@ test("a layout that fits its model has no problems, also where parts differ by o
 });
 
 test("groups that are missing or unknown, and more stages than groups, are named", () => {
-  const stages = ["a", "x", "y"].map((group) => ({ device: "cpu:0", groups: [group] }));
+  const stages = ["a", "x", "y"].map((group) => ({ devices: ["cpu:0"], groups: [group] }));
   expect(modelProblems(layout({ stages, recompute: ["a", "z"] }), model)).toEqual([
     "stages: 3 stages are more than the 2 groups of the model",
     'stages[1].groups[0]: the model has no group "x"; its groups are a, b',
@@ -44,7 +44,7 @@ test("items that would be empty are refused with the mini-batch that is too smal
 });
 
 test("stages against the flow of values are refused with both groups and the tensor", () => {
-  const stages = ["b", "a"].map((group) => ({ device: "cpu:0", groups: [group] }));
+  const stages = ["b", "a"].map((group) => ({ devices: ["cpu:0"], groups: [group] }));
   expect(modelProblems(layout({ stages }), model)).toEqual([
     'stages[1].groups[0]: group "a" gives lstm f32[4,5] to group "b" in the earlier stage 0, but values flow to later stages only: put "a" first',
   ]);

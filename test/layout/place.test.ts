@@ -39,16 +39,16 @@ test("a text that names no devices is refused with every fault", () => {
 
 test("runs of groups on one device become stages", () => {
   expect(placed("embed=cpu:0,layer*=cpu:1,decode=cpu:1").stages).toEqual([
-    { device: "cpu:0", groups: ["embed"] },
-    { device: "cpu:1", groups: ["layer0", "layer1", "layer2", "decode"] },
+    { devices: ["cpu:0"], groups: ["embed"] },
+    { devices: ["cpu:1"], groups: ["layer0", "layer1", "layer2", "decode"] },
   ]);
 });
 
 test("a device may have several stages", () => {
   expect(placed("*=cpu:0,layer1=cpu:1").stages).toEqual([
-    { device: "cpu:0", groups: ["embed", "layer0"] },
-    { device: "cpu:1", groups: ["layer1"] },
-    { device: "cpu:0", groups: ["layer2", "decode"] },
+    { devices: ["cpu:0"], groups: ["embed", "layer0"] },
+    { devices: ["cpu:1"], groups: ["layer1"] },
+    { devices: ["cpu:0"], groups: ["layer2", "decode"] },
   ]);
 });
 
@@ -96,17 +96,17 @@ test("parallel branches that the model writes in turns become one stage each, an
     { from: "item1", to: "score" },
   ];
   expect(placeByHand(groups, towers, parsePlace("user*=cpu:0,item*=cpu:1,score=cpu:1"), two).stages).toEqual([
-    { device: "cpu:0", groups: ["user0", "user1"] },
-    { device: "cpu:1", groups: ["item0", "item1"] },
-    { device: "cpu:1", groups: ["score"] },
+    { devices: ["cpu:0"], groups: ["user0", "user1"] },
+    { devices: ["cpu:1"], groups: ["item0", "item1"] },
+    { devices: ["cpu:1"], groups: ["score"] },
   ]);
 });
 
 test("a skip connection into a stage that waits for the same device does not cut it", () => {
   const skip = [...edges, { from: "embed", to: "decode" }];
   expect(placeByHand(chain, skip, parsePlace("*=cpu:1,embed=cpu:0"), two).stages).toEqual([
-    { device: "cpu:0", groups: ["embed"] },
-    { device: "cpu:1", groups: ["layer0", "layer1", "layer2", "decode"] },
+    { devices: ["cpu:0"], groups: ["embed"] },
+    { devices: ["cpu:1"], groups: ["layer0", "layer1", "layer2", "decode"] },
   ]);
 });
 

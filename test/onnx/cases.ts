@@ -535,6 +535,60 @@ const recurrent: { readonly [K in "lstm" | "lstm-grad" | "gru" | "gru-grad"]: Ge
     })),
 };
 
+/** A share of h of `all` units. */
+const share = fc
+  .record({ b: size, h: size, others: fc.nat(3) })
+  .map(({ b, h, others }) => ({ b, h, all: h + others }));
+
+function step(op: Op, shapesOf: (sizes: { b: number; h: number; all: number }) => Shape[]): Generator {
+  return (float) =>
+    share.map((sizes) => ({
+      op,
+      operands: shapesOf(sizes).map((shape) => operand(float, shape, "small")),
+    }));
+}
+
+const recurrentStep = {
+  "lstm-step": step({ kind: "lstm-step" }, ({ b, h, all }) => [
+    [b, 4 * h],
+    [4 * h, all],
+    [b, all],
+    [b, h],
+  ]),
+  "lstm-step-grad": step({ kind: "lstm-step-grad" }, ({ b, h }) => repeat(8, [b, h])),
+  "gru-step": step({ kind: "gru-step" }, ({ b, h, all }) => [
+    [b, 3 * h],
+    [3 * h, all],
+    [3 * h],
+    [b, all],
+    [b, h],
+  ]),
+  "gru-step-grad": step({ kind: "gru-step-grad" }, ({ b, h }) => repeat(6, [b, h])),
+};
+
+/** Rows of 2 or 3 ranks. */
+const shares = fc.array(size, { minLength: 2, maxLength: 3 });
+
+const collective: { readonly [K in "all-reduce" | "all-gather" | "reduce-scatter"]: Generator } = {
+  "all-reduce": (float) =>
+    fc
+      .tuple(fc.constantFrom("sum" as const, "max" as const), fc.integer({ min: 2, max: 3 }), shapes(0, 3))
+      .map(([reduce, count, shape]) => ({
+        op: { kind: "all-reduce", reduce },
+        operands: repeat(count, operand(float, shape)),
+      })),
+  "all-gather": (float) =>
+    fc.tuple(shares, shapes(0, 2)).map(([sizes, rest]) => ({
+      op: { kind: "all-gather" },
+      operands: sizes.map((part) => operand(float, [part, ...rest])),
+    })),
+  "reduce-scatter": (float) =>
+    fc.tuple(shares, shapes(0, 2)).map(([sizes, rest]) => ({
+      op: { kind: "reduce-scatter", sizes },
+      operands: sizes.map(() => operand(float, [sizes.reduce((a, b) => a + b), ...rest])),
+    })),
+};
+
 const cast: Generator = (float) =>
   fc
     .tuple(shapes(0, 3), fc.constantFrom<DType>("f32", "f64", "i32", "i64", "bool"), fc.boolean())
@@ -607,6 +661,8 @@ const generators: { readonly [K in OpKind]: Generator } = {
   ...convolution,
   ...pooling,
   ...recurrent,
+  ...recurrentStep,
+  ...collective,
 };
 
 /** Random cases of one kind. */

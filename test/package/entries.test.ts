@@ -68,7 +68,7 @@ test("the entries export exactly these types", () => {
       Cluster ColumnScale CompileSource CompiledStep DType DataSet Dense Derivative DimSpec Engine ForwardGraph
       GradientOutput Graph GraphInput GraphOutput HandPlacement Initializer InputRole InputSpec Instruction
       ItemId Job Kernel Layer LayerOptions Layout LayoutCheck LayoutDevice LayoutModel LayoutStage
-      LocalClusterOptions Loss LossFunction MemoryPlan Model ModelBuilder ModelOptions ModelSource NamedTrace
+      LocalClusterOptions Loss LossFunction MemoryPlan Mesh MeshAxis Model ModelBuilder ModelOptions ModelSource NamedTrace
       Metric Node Op OpKind Optimizer ParameterSpec Phase PipelineChoice PipelineRequest PlaceRule PlanDevice Program
       ProgramCosts ProgramFault ProgramReplay Rate Replay ReplayCosts Schedule ScheduleKind ScheduleName
       ScheduleProblem ScheduleSpec Scope Seed SeriesDataSet SeriesOptions SgdOptions Shape StateSpec StepInput
@@ -103,6 +103,8 @@ test("the command has exactly these commands and options", () => {
         "--devices <list>",
         "--place <rules>",
         "--data <n>",
+        "--tensor <n>",
+        "--domain <axes>",
         "--layout <file>",
         "--micro-batches <n>",
         "--chunks <n>",

@@ -55,7 +55,7 @@ describe("a layout is refused", () => {
   test("where values would go back to an earlier stage, before any program is written", () => {
     expect(
       compile({
-        stages: layout.stages.map(({ groups: held }, i) => ({ device: `cpu:${1 - i}`, groups: held })),
+        stages: layout.stages.map(({ groups: held }, i) => ({ devices: [`cpu:${1 - i}`], groups: held })),
       }),
     ).not.toThrow();
     expect(compile({ stages: layout.stages.toReversed() })).toThrow(
@@ -71,7 +71,7 @@ describe("a layout is refused", () => {
     expect(compile({ stages: [first, { ...second, groups: [...second.groups, "embed"] }] })).toThrow(
       /"embed"/,
     );
-    expect(compile({ stages: [first, { ...second, device: "cpu:7" }] })).toThrow(/unknown device "cpu:7"/);
+    expect(compile({ stages: [first, { ...second, devices: ["cpu:7"] }] })).toThrow(/unknown device "cpu:7"/);
   });
 
   test("where the schedule does not take its items", () => {

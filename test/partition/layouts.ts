@@ -22,7 +22,7 @@ export function layoutOf(choice: LayoutChoice): Layout {
     version: 1,
     devices: Array.from({ length: devices }, (_, i) => ({ name: `cpu:${i}`, threads: 1 })),
     stages: Array.from({ length: stages }, (_, stage) => ({
-      device: `cpu:${stage % devices}`,
+      devices: [`cpu:${stage % devices}`],
       groups: groups.filter((_group, i) => Math.floor((i * stages) / groups.length) === stage),
     })),
     microBatches: choice.microBatches ?? 1,
@@ -81,7 +81,7 @@ function twice(element: number): number {
 
 export function isLegal(layout: Layout): boolean {
   const { devices, stages, microBatches, chunks, schedule, weights } = layout;
-  const placement = stages.map(({ device }) => devices.findIndex(({ name }) => name === device));
+  const placement = stages.map((stage) => devices.findIndex(({ name }) => name === stage.devices[0]));
   const spec = { kind: schedule, devices: devices.length, stages: stages.length, placement };
   return specProblems({ ...spec, microBatches, chunks, weights }).length === 0;
 }

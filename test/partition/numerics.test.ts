@@ -61,7 +61,7 @@ test("branches on devices of their own, and stages that share a device out of tu
     const groups = [users, items, product] as readonly (readonly string[])[];
     const layout: Layout = {
       ...layoutOf({ groups: example.groups, devices: Math.max(...places) + 1, microBatches: 2 }),
-      stages: groups.map((held, stage) => ({ device: `cpu:${places[stage]}`, groups: held })),
+      stages: groups.map((held, stage) => ({ devices: [`cpu:${places[stage]}`], groups: held })),
       weights: "deferred",
     };
     expectSame(await outcomeOf(example, layout), expected, tolerance, `places ${places}`);

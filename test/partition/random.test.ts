@@ -130,7 +130,7 @@ function layoutsFor(groups: readonly string[]): fc.Arbitrary<Layout> {
         version: 1,
         devices: used.map((device) => ({ name: `cpu:${device}`, threads: 1 })),
         stages: starts.map((start, stage) => ({
-          device: `cpu:${chosen[stage]}`,
+          devices: [`cpu:${chosen[stage]}`],
           groups: groups.slice(start, starts[stage + 1] ?? count),
         })),
         ...choice,

@@ -3,6 +3,7 @@
 import { expect } from "vitest";
 import type { Batch, DataSet } from "../../src/data/dataset.ts";
 import type { Engine } from "../../src/execute/engine.ts";
+import { type HeldTensor, joinParts } from "../../src/execute/held-tensors.ts";
 import { type LocalCluster, localCluster } from "../../src/execute/local-cluster.ts";
 import { memoryTransports } from "../../src/execute/memory-transport.ts";
 import { referenceEngine } from "../../src/execute/reference-engine.ts";
@@ -92,12 +93,14 @@ export async function outcomeOf(
 
 /** The gradient of every parameter: the sum of its parts, each of which may be known to several devices. */
 function gradientsOf({ devices }: LocalCluster): ReadonlyMap<string, Float64Array> {
-  const parts = new Map<string, Float64Array>();
+  const held = new Map<string, HeldTensor[]>();
   for (const device of devices)
-    for (const name of device.gradients)
-      parts.set(name, Float64Array.from(device.gradient(name) as Float64Array));
+    for (const [name, part] of device.gradients) held.set(name, [...(held.get(name) ?? []), part]);
+  const parts = [...held].map(([name, of]) => {
+    return [name, Float64Array.from(joinParts(of, []).data as Float64Array)] as const;
+  });
   const sums = new Map<string, Float64Array>();
-  for (const [name, values] of [...parts].sort(([a], [b]) => (a < b ? -1 : 1))) {
+  for (const [name, values] of parts.sort(([a], [b]) => (a < b ? -1 : 1))) {
     const whole = name.replace(/@.*/, "");
     const sum = sums.get(whole);
     if (sum === undefined) sums.set(whole, values);

@@ -16,8 +16,8 @@ const two: Layout = {
   ...oneDevice(groups),
   devices: ["cpu:0", "cpu:1"].map((name) => ({ name, threads: 1 })),
   stages: [
-    { device: "cpu:0", groups: groups.slice(0, 2) },
-    { device: "cpu:1", groups: groups.slice(2) },
+    { devices: ["cpu:0"], groups: groups.slice(0, 2) },
+    { devices: ["cpu:1"], groups: groups.slice(2) },
   ],
 };
 
@@ -35,8 +35,8 @@ test("groups, flows and schedules are checked together", () => {
   expect(
     problem({
       stages: [
-        { device: "cpu:0", groups: ["decode", "embed"] },
-        { device: "cpu:1", groups: ["layer1"] },
+        { devices: ["cpu:0"], groups: ["decode", "embed"] },
+        { devices: ["cpu:1"], groups: ["layer1"] },
       ],
       schedule: "naive",
       chunks: 9,
@@ -54,12 +54,12 @@ test("what a schedule refuses is refused with its reason", () => {
   expect(problem({ weights: "deferred" })).toMatch(/schedule: naive decides itself when W runs/);
   expect(problem({ schedule: "zero-bubble-h1" })).toMatch(/schedule: zero-bubble-h1 decides itself/);
   expect(problem({ schedule: "interleaved-1f1b" })).toMatch(/needs several stages on each device/);
-  const stages = groups.map((group, i) => ({ device: `cpu:${i < 2 ? 0 : 1}`, groups: [group] }));
+  const stages = groups.map((group, i) => ({ devices: [`cpu:${i < 2 ? 0 : 1}`], groups: [group] }));
   expect(problem({ schedule: "1f1b", stages })).toMatch(/1f1b holds one stage per device/);
   expect(problem({ schedule: "interleaved-1f1b", stages })).toMatch(
     /needs stage s on device s mod 2, got 0, 0, 1, 1/,
   );
-  const inTurn = groups.map((group, i) => ({ device: `cpu:${i % 2}`, groups: [group] }));
+  const inTurn = groups.map((group, i) => ({ devices: [`cpu:${i % 2}`], groups: [group] }));
   expect(problem({ schedule: "interleaved-1f1b", stages: inTurn })).toBe("");
 });
 

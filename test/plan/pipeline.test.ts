@@ -26,8 +26,8 @@ const sentences: BatchShape = { batch: 20, time: 32 };
 /** `count` groups on the first device, the rest on the second. */
 function cutAfter(count: number): readonly LayoutStage[] {
   return [
-    { device: "cpu:0", groups: mainGroups.slice(0, count) },
-    { device: "cpu:1", groups: mainGroups.slice(count) },
+    { devices: ["cpu:0"], groups: mainGroups.slice(0, count) },
+    { devices: ["cpu:1"], groups: mainGroups.slice(count) },
   ];
 }
 
@@ -94,7 +94,7 @@ test("a device with less memory gets less, and what cannot fit says how much is 
   const roomy = choosePipeline({ source: main, shapes: [sentences], devices: devices(400, 400) });
   const tight = choosePipeline({ source: main, shapes: [sentences], devices: devices(400, 110) });
   const held = ({ layout }: { readonly layout: Layout }, name: string) =>
-    layout.stages.find(({ device }) => device === name)?.groups.length ?? 0;
+    layout.stages.find(({ devices: [device] }) => device === name)?.groups.length ?? 0;
   const sizeOf = (choice: ReturnType<typeof choosePipeline>, name: string): number =>
     bytesOf(
       choice,
@@ -114,7 +114,7 @@ test("two towers go to two devices, and work at the same time", () => {
     shapes: [{ batch: 512 }],
     devices: parseDevices("cpu:2"),
   });
-  const deviceOf = (group: string) => layout.stages.find(({ groups }) => groups.includes(group))?.device;
+  const deviceOf = (group: string) => layout.stages.find(({ groups }) => groups.includes(group))?.devices[0];
   expect(deviceOf("user1")).toBe(deviceOf("user0"));
   expect(deviceOf("item1")).toBe(deviceOf("item0"));
   expect(deviceOf("user0")).not.toBe(deviceOf("item0"));
@@ -140,6 +140,24 @@ test("what the planner is told to take it takes, or says why it cannot", () => {
   ).toThrow(/group "decode" of the model is in no stage/);
 });
 
+test("stages that are split by hand are planned as if their first devices did all of the work", () => {
+  const choose = (stages: readonly LayoutStage[]) =>
+    choosePipeline({ source: main, shapes: [sentences], devices: parseDevices("cpu:4"), stages });
+  const whole = choose(cutAfter(5));
+  const split = choose(
+    cutAfter(5).map(({ groups }, i) => ({
+      devices: [`cpu:${i}`, `cpu:${i + 2}`],
+      mesh: { tensor: 2 },
+      groups,
+    })),
+  );
+  expect(split.seconds).toBe(whole.seconds);
+  expect(split.layout.schedule).toBe(whole.layout.schedule);
+  const [first, second] = whole.prediction.idle;
+  expect(split.layout.devices.map(({ name }) => name)).toEqual(["cpu:0", "cpu:2", "cpu:1", "cpu:3"]);
+  expect(split.prediction.idle).toEqual([first, first, second, second]);
+});
+
 test("unequal devices get work by their speed, and the reasons say so", () => {
   const { layout, reasons } = choosePipeline({
     source: main,
@@ -149,7 +167,7 @@ test("unequal devices get work by their speed, and the reasons say so", () => {
       { name: "cpu:1", threads: 1, speed: 3 },
     ],
   });
-  const small = layout.stages.find(({ device }) => device === "cpu:0")?.groups;
+  const small = layout.stages.find(({ devices: [device] }) => device === "cpu:0")?.groups;
   expect(small?.length).toBeLessThan(5);
   expect(reasons.join("\n")).toMatch(/cpu:1 at speed 3 holds/);
 });

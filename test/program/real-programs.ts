@@ -94,7 +94,7 @@ export function realPrograms(choice: Choice): readonly Program[] {
   const layout: Layout = {
     version: 1,
     devices: Array.from({ length: Math.max(...placement) + 1 }, (_, i) => ({ name: `cpu:${i}`, threads: 1 })),
-    stages: stages.map((held, stage) => ({ device: `cpu:${placement[stage]}`, groups: held })),
+    stages: stages.map((held, stage) => ({ devices: [`cpu:${placement[stage]}`], groups: held })),
     microBatches,
     chunks,
     schedule,

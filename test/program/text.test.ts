@@ -32,6 +32,21 @@ const items: fc.Arbitrary<{ readonly item?: ItemId }> = fc.oneof(
   fc.constant({}),
   fc.record({ item: fc.record({ microBatch: fc.nat(20), chunk: fc.nat(20) }) }),
 );
+const indices = fc.array(fc.nat(30), { maxLength: 3 });
+const ranks = fc.oneof(fc.constant({}), fc.record({ rank: fc.nat(9) }));
+const meetings = fc
+  .tuple(
+    fc.record(
+      {
+        group: fc.nat(9),
+        ranks: fc.array(fc.nat(9), { minLength: 1, maxLength: 3 }),
+        phase: fc.constantFrom("F", "B", "W", "U"),
+      },
+      { requiredKeys: ["group", "ranks"] },
+    ),
+    items,
+  )
+  .map(([meeting, item]) => ({ ...meeting, ...item }));
 const kernel: Graph = { ...(edited(twoDevices)[0]?.kernels[2] as Graph) };
 
 /** Programs of any sense or none. */
@@ -51,9 +66,10 @@ const programs: fc.Arbitrary<readonly Program[]> = fc.array(
             stage: fc.nat(9),
             group,
           }),
+          ranks,
           items,
         )
-        .map(([run, item]) => ({ ...run, ...item })),
+        .map(([run, rank, item]) => ({ ...run, ...rank, ...item })),
       fc
         .tuple(
           fc.record({ kind: fc.constant("send" as const), buffer, to: fc.nat(9), tag: fc.nat(99) }),
@@ -66,6 +82,27 @@ const programs: fc.Arbitrary<readonly Program[]> = fc.array(
           items,
         )
         .map(([receive, item]) => ({ ...receive, ...item })),
+      fc
+        .tuple(
+          fc.record({
+            kind: fc.constant("all-reduce" as const),
+            buffer,
+            reduce: fc.constantFrom("sum", "max"),
+          }),
+          meetings,
+        )
+        .map(([reduction, meeting]) => ({ ...reduction, ...meeting })),
+      fc
+        .tuple(
+          fc.record({
+            kind: fc.constantFrom("all-gather" as const, "reduce-scatter" as const),
+            buffer,
+            into: buffer,
+            sizes: fc.array(fc.nat(99), { minLength: 1, maxLength: 3 }),
+          }),
+          meetings,
+        )
+        .map(([parted, meeting]) => ({ ...parted, ...meeting })),
       fc.record({ kind: fc.constantFrom("free" as const, "guard" as const), buffer }),
     );
     const spec: fc.Arbitrary<BufferSpec> = fc.record(
@@ -75,6 +112,7 @@ const programs: fc.Arbitrary<readonly Program[]> = fc.array(
         kind: fc.constantFrom(...bufferKinds),
         value: fc.double(),
         view: fc.record({ of: buffer, row: fc.nat(30) }),
+        block: fc.record({ shape: indices, start: indices, size: indices }),
       },
       { requiredKeys: ["name", "type", "kind"] },
     );

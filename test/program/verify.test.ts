@@ -410,7 +410,7 @@ const buffers: readonly Case[] = [
     twoDevices,
     [["-> (y[1.0]) F stage 0 item 1.0", "-> (w) F stage 0 item 1.0"]],
     [
-      'device 0, instruction 3 (F below 1.0): writes "w", but parameter is written by U and by receives only',
+      'device 0, instruction 3 (F below 1.0): writes "w", but parameter is written by U, receives and all-gathers only',
       'device 0, instruction 4 (send→1 #1 1.0): reads "y[1.0]" before it is written (it never is)',
       'device 0, instruction 15 (U below): uses parameter "w" after its update by instruction 3 (F below 1.0)',
       'device 0, instruction 15 (U below): writes "w", which instruction 3 (F below 1.0) has written already',

@@ -32,6 +32,26 @@ function through(dz: Dense, row: number, u: Dense, column: number): number {
   return total;
 }
 
+/** Element i of each of `many`. */
+function elements(many: readonly Dense[], i: number): readonly number[] {
+  return many.map((x) => at(x, i));
+}
+
+/** Puts one value into each of `into`, at element i. */
+function store(into: readonly Dense[], i: number, values: readonly number[]): void {
+  values.forEach((value, k) => {
+    (into[k] as Dense).data[i] = value;
+  });
+}
+
+/** Puts the values of the gates of one unit into row `row`, whose blocks are the gates. */
+function storeGates(into: Dense, row: number, unit: number, values: readonly number[]): void {
+  const width = into.shape.at(-1) as number;
+  values.forEach((value, block) => {
+    into.data[row * width + (block * width) / values.length + unit] = value;
+  });
+}
+
 interface Cell {
   /** Index of (sample, unit) in [B, H]. */
   readonly cell: number;
@@ -49,6 +69,23 @@ function each(t: number, batch: number, units: number, visit: (at: Cell) => void
   }
 }
 
+/** One unit of one sample: h, c, f, Mi, Mf, Mg, Mo and K from z of its gates and c of the step before. */
+function lstmUnit(gate: (block: number) => number, before: number): readonly number[] {
+  const [i, f, g, o] = [sigmoid(gate(0)), sigmoid(gate(1)), Math.tanh(gate(2)), sigmoid(gate(3))];
+  const c = f * before + i * g;
+  const squashed = Math.tanh(c);
+  return [
+    o * squashed,
+    c,
+    f,
+    g * i * (1 - i),
+    before * f * (1 - f),
+    i * (1 - g * g),
+    squashed * o * (1 - o),
+    o * (1 - squashed * squashed),
+  ];
+}
+
 export function evaluateLstm(inputs: readonly Dense[]): readonly Dense[] {
   const [x, w, u, b, h0, c0] = inputs as [Dense, Dense, Dense, Dense, Dense, Dense];
   const [steps, batch] = x.shape as [number, number];
@@ -62,24 +99,9 @@ export function evaluateLstm(inputs: readonly Dense[]): readonly Dense[] {
         const column = block * units + unit;
         return dot(x.data, row, w, column) + dot(hBefore, sample, u, column) + at(b, column);
       };
-      const [i, f, g, o] = [sigmoid(gate(0)), sigmoid(gate(1)), Math.tanh(gate(2)), sigmoid(gate(3))];
-      const before = cBefore[cell] as number;
-      c[cell] = f * before + i * g;
-      const squashed = Math.tanh(c[cell]);
-      h[cell] = o * squashed;
-      const values = [
-        h[cell],
-        hBefore[cell] as number,
-        f,
-        g * i * (1 - i),
-        before * f * (1 - f),
-        i * (1 - g * g),
-        squashed * o * (1 - o),
-        o * (1 - squashed * squashed),
-      ];
-      values.forEach((value, k) => {
-        (saved[k] as Dense).data[row * units + unit] = value;
-      });
+      const [hidden, state, ...factors] = lstmUnit(gate, cBefore[cell] as number) as [number, number];
+      [h[cell], c[cell]] = [hidden, state];
+      store(saved, row * units + unit, [hidden, hBefore[cell] as number, ...factors]);
     });
     [hBefore, cBefore] = [h, c];
   }
@@ -92,9 +114,32 @@ export function evaluateLstm(inputs: readonly Dense[]): readonly Dense[] {
   ];
 }
 
+/** One step for the units whose rows of u are given. */
+export function evaluateLstmStep(inputs: readonly Dense[]): readonly Dense[] {
+  const [zx, u, hBefore, cBefore] = inputs as [Dense, Dense, Dense, Dense];
+  const [batch, units] = cBefore.shape as [number, number];
+  const results = tensors(8, batch, units);
+  each(0, batch, units, ({ cell, sample, unit }) => {
+    const gate = (block: number): number => {
+      const column = block * units + unit;
+      return at(zx, sample * 4 * units + column) + dot(hBefore.data, sample, u, column);
+    };
+    store(results, cell, lstmUnit(gate, at(cBefore, cell)));
+  });
+  return results;
+}
+
+/** dz of gate blocks i, f, g, o, then the gradient of c of the step before; of one unit of one sample. */
+function lstmUnitGrad(dHidden: number, dcNext: number, factors: readonly number[]): readonly number[] {
+  const [f, mi, mf, mg, mo, k] = factors as Six;
+  const dCell = dHidden * k + dcNext;
+  return [dCell * mi, dCell * mf, dCell * mg, dHidden * mo, dCell * f];
+}
+
 export function evaluateLstmGrad(inputs: readonly Dense[]): readonly Dense[] {
-  const [u, f, mi, mf, mg, mo, k, dh, dhLast, dcLast] = inputs as Ten;
-  const [steps, batch, units] = f.shape as [number, number, number];
+  const [u, dh, dhLast, dcLast] = [0, 7, 8, 9].map((i) => inputs[i]) as [Dense, Dense, Dense, Dense];
+  const factors = inputs.slice(1, 7);
+  const [steps, batch, units] = dh.shape as [number, number, number];
   const dz = tensor(steps, batch, 4 * units);
   let [dhNext, dcNext] = [dhLast.data, dcLast.data];
   for (let t = steps - 1; t >= 0; t--) {
@@ -102,13 +147,9 @@ export function evaluateLstmGrad(inputs: readonly Dense[]): readonly Dense[] {
     each(t, batch, units, ({ cell, row, unit }) => {
       const here = row * units + unit;
       const dHidden = at(dh, here) + (dhNext[cell] as number);
-      const dCell = dHidden * at(k, here) + (dcNext[cell] as number);
-      [dCell * at(mi, here), dCell * at(mf, here), dCell * at(mg, here), dHidden * at(mo, here)].forEach(
-        (value, block) => {
-          dz.data[row * 4 * units + block * units + unit] = value;
-        },
-      );
-      dcBefore[cell] = dCell * at(f, here);
+      const made = lstmUnitGrad(dHidden, dcNext[cell] as number, elements(factors, here));
+      storeGates(dz, row, unit, made.slice(0, 4));
+      dcBefore[cell] = made[4] as number;
     });
     const dhBefore = new Float64Array(batch * units);
     each(t, batch, units, ({ cell, row, unit }) => {
@@ -123,8 +164,32 @@ export function evaluateLstmGrad(inputs: readonly Dense[]): readonly Dense[] {
   ];
 }
 
-type Eight = readonly [Dense, Dense, Dense, Dense, Dense, Dense, Dense, Dense];
-type Ten = readonly [Dense, Dense, Dense, Dense, Dense, Dense, Dense, Dense, Dense, Dense];
+export function evaluateLstmStepGrad(inputs: readonly Dense[]): readonly Dense[] {
+  const [dh, dc] = inputs.slice(6) as [Dense, Dense];
+  const [batch, units] = dh.shape as [number, number];
+  const [dz, dcBefore] = [tensor(batch, 4 * units), tensor(batch, units)];
+  each(0, batch, units, ({ cell, sample, unit }) => {
+    const made = lstmUnitGrad(at(dh, cell), at(dc, cell), elements(inputs.slice(0, 6), cell));
+    storeGates(dz, sample, unit, made.slice(0, 4));
+    dcBefore.data[cell] = made[4] as number;
+  });
+  return [dz, dcBefore];
+}
+
+type Five = readonly [number, number, number, number, number];
+type Six = readonly [...Five, number];
+
+/** One unit of one sample: h, r, a, Mr, Ma and Mn from x·wᵀ + b and h'·uᵀ + p of its gates and its own h'. */
+function gruUnit(
+  given: (block: number) => number,
+  hidden: (block: number) => number,
+  last: number,
+): readonly number[] {
+  const [r, a, q] = [sigmoid(given(0) + hidden(0)), sigmoid(given(1) + hidden(1)), hidden(2)];
+  const n = Math.tanh(given(2) + r * q);
+  const h = (1 - a) * n + a * last;
+  return [h, r, a, q * r * (1 - r), (last - n) * a * (1 - a), (1 - a) * (1 - n * n)];
+}
 
 export function evaluateGru(inputs: readonly Dense[]): readonly Dense[] {
   const [x, w, u, b, p, h0] = inputs as [Dense, Dense, Dense, Dense, Dense, Dense];
@@ -139,15 +204,10 @@ export function evaluateGru(inputs: readonly Dense[]): readonly Dense[] {
         dot(x.data, row, w, block * units + unit) + at(b, block * units + unit);
       const hidden = (block: number) =>
         dot(before, sample, u, block * units + unit) + at(p, block * units + unit);
-      const [r, a, q] = [sigmoid(given(0) + hidden(0)), sigmoid(given(1) + hidden(1)), hidden(2)];
-      const n = Math.tanh(given(2) + r * q);
       const last = before[cell] as number;
-      h[cell] = (1 - a) * n + a * last;
-      [h[cell], last, r, a, q * r * (1 - r), (last - n) * a * (1 - a), (1 - a) * (1 - n * n)].forEach(
-        (value, k) => {
-          (saved[k] as Dense).data[row * units + unit] = value as number;
-        },
-      );
+      const [made, ...factors] = gruUnit(given, hidden, last) as [number];
+      h[cell] = made;
+      store(saved, row * units + unit, [made, last, ...factors]);
     });
     before = h;
   }
@@ -155,9 +215,41 @@ export function evaluateGru(inputs: readonly Dense[]): readonly Dense[] {
   return [h, { shape: [batch, units], data: before.slice() }, ...factors];
 }
 
+/** One step for the units whose rows of u are given. */
+export function evaluateGruStep(inputs: readonly Dense[]): readonly Dense[] {
+  const [zx, u, p, before, own] = inputs as [Dense, Dense, Dense, Dense, Dense];
+  const [batch, units] = own.shape as [number, number];
+  const results = tensors(6, batch, units);
+  each(0, batch, units, ({ cell, sample, unit }) => {
+    const given = (block: number) => at(zx, sample * 3 * units + block * units + unit);
+    const hidden = (block: number) =>
+      dot(before.data, sample, u, block * units + unit) + at(p, block * units + unit);
+    store(results, cell, gruUnit(given, hidden, at(own, cell)));
+  });
+  return results;
+}
+
+interface GruGradients {
+  /** Of x·wᵀ + b, gate blocks r, a, n. */
+  readonly dz: readonly number[];
+  /** Of h'·uᵀ + p, gate blocks r, a, n. */
+  readonly dq: readonly number[];
+  /** Of the unit's own h', but for what goes through u. */
+  readonly direct: number;
+}
+
+/** The gradients of one unit of one sample. */
+function gruUnitGrad(dHidden: number, factors: readonly number[]): GruGradients {
+  const [r, a, mr, ma, mn] = factors as Five;
+  const dn = dHidden * mn;
+  const [dr, da] = [dn * mr, dHidden * ma];
+  return { dz: [dr, da, dn], dq: [dr, da, dn * r], direct: dHidden * a };
+}
+
 export function evaluateGruGrad(inputs: readonly Dense[]): readonly Dense[] {
-  const [u, r, a, mr, ma, mn, dh, dhLast] = inputs as Eight;
-  const [steps, batch, units] = r.shape as [number, number, number];
+  const [u, dh, dhLast] = [0, 6, 7].map((i) => inputs[i]) as [Dense, Dense, Dense];
+  const factors = inputs.slice(1, 6);
+  const [steps, batch, units] = dh.shape as [number, number, number];
   const [dz, dq] = tensors(2, steps, batch, 3 * units) as [Dense, Dense];
   let dhNext = dhLast.data;
   for (let t = steps - 1; t >= 0; t--) {
@@ -165,11 +257,10 @@ export function evaluateGruGrad(inputs: readonly Dense[]): readonly Dense[] {
     each(t, batch, units, ({ cell, row, unit }) => {
       const here = row * units + unit;
       const dHidden = at(dh, here) + (dhNext[cell] as number);
-      const dn = dHidden * at(mn, here);
-      const [dr, da, start] = [dn * at(mr, here), dHidden * at(ma, here), row * 3 * units + unit];
-      [dz.data[start], dz.data[start + units], dz.data[start + 2 * units]] = [dr, da, dn];
-      [dq.data[start], dq.data[start + units], dq.data[start + 2 * units]] = [dr, da, dn * at(r, here)];
-      direct[cell] = dHidden * at(a, here);
+      const made = gruUnitGrad(dHidden, elements(factors, here));
+      storeGates(dz, row, unit, made.dz);
+      storeGates(dq, row, unit, made.dq);
+      direct[cell] = made.direct;
     });
     const dhBefore = new Float64Array(batch * units);
     each(t, batch, units, ({ cell, row, unit }) => {
@@ -178,4 +269,18 @@ export function evaluateGruGrad(inputs: readonly Dense[]): readonly Dense[] {
     dhNext = dhBefore;
   }
   return [dz, dq, { shape: [batch, units], data: dhNext.slice() }];
+}
+
+export function evaluateGruStepGrad(inputs: readonly Dense[]): readonly Dense[] {
+  const dh = inputs[5] as Dense;
+  const [batch, units] = dh.shape as [number, number];
+  const [dz, dq] = tensors(2, batch, 3 * units) as [Dense, Dense];
+  const direct = tensor(batch, units);
+  each(0, batch, units, ({ cell, sample, unit }) => {
+    const made = gruUnitGrad(at(dh, cell), elements(inputs.slice(0, 5), cell));
+    storeGates(dz, sample, unit, made.dz);
+    storeGates(dq, sample, unit, made.dq);
+    direct.data[cell] = made.direct;
+  });
+  return [dz, dq, direct];
 }

@@ -22,9 +22,11 @@ interface Sizes {
   readonly width: number;
 }
 
-type Shapes = readonly (readonly number[])[];
+/** The shape of each operand, or of each result. */
+export type Shapes = readonly (readonly number[])[];
 
-const repeat = <T>(count: number, item: T): readonly T[] => Array.from({ length: count }, () => item);
+/** A list of `count` times the same. */
+export const repeat = <T>(count: number, item: T): readonly T[] => Array.from({ length: count }, () => item);
 
 const lstmOperands = ({ steps: t, batch: b, units: h, width: i }: Sizes): Shapes => [
   [t, b, i],
@@ -89,7 +91,8 @@ function gradSizes(inputs: readonly TensorType[]): Sizes {
   return { steps, batch, units, width: 0 };
 }
 
-function inferShapes(inputs: readonly TensorType[], operands: Shapes, results: Shapes): TensorType[] {
+/** Types of the results. Throws a `ShapeError` that lists every operand whose shape or dtype (that of operand 0) is another. */
+export function inferShapes(inputs: readonly TensorType[], operands: Shapes, results: Shapes): TensorType[] {
   const { dtype } = inputs[0] as TensorType;
   const problems = operands.flatMap((shape, i) => {
     const type = inputs[i];

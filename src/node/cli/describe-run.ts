@@ -1,6 +1,7 @@
 /** What a person reads before and after a training run. */
 
 import { textTable } from "../../base/text-table.ts";
+import { type LayoutStage, meshSize, showMesh } from "../../layout/layout.ts";
 import type { PhaseSummary, StartEvent, TrainSummary } from "../train/events.ts";
 import {
   formatBytes,
@@ -28,17 +29,26 @@ export function describeStart(event: StartEvent): string {
       event.devices.map(({ name, threads }) => `${name} (${plural(threads, "thread")})`).join(", "),
     ],
   ];
-  if (event.stages.length > 1) {
+  if (event.stages.length > 1 || event.stages.some((stage) => meshSize(stage) > 1)) {
     rows.push(
-      ...event.stages.map(({ device, groups: held }, stage): [string, string] => [
-        `stage ${stage}`,
-        `${device}: ${shorten(held)}`,
+      ...event.stages.map((stage, i): [string, string] => [
+        `stage ${i}`,
+        `${describeDevices(stage)}: ${shorten(stage.groups)}`,
       ]),
     );
   }
   rows.push(...event.reasons.map((reason, i): [string, string] => [i === 0 ? "layout" : "", reason]));
   if (runFolder !== undefined) rows.push(["run folder", runFolder]);
   return `Training ${event.job}\n\n${labelled(rows)}\n`;
+}
+
+/** `cpu:0`, with a mesh `cpu:0 cpu:1 (tensor 2)`, with replicas `cpu:0 | cpu:2`. */
+function describeDevices(stage: LayoutStage): string {
+  const size = meshSize(stage);
+  const replicas = Array.from({ length: stage.devices.length / size }, (_, replica) =>
+    stage.devices.slice(replica * size, (replica + 1) * size).join(" "),
+  );
+  return `${replicas.join(" | ")}${size === 1 ? "" : ` (${showMesh(stage)})`}`;
 }
 
 /** How it went, and where everything is. */

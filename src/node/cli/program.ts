@@ -41,6 +41,11 @@ function addTrain(program: Command, terminal: Terminal, finish: (code: number) =
       "copies of the pipeline that share the samples of a mini-batch (default: 1)",
       positiveInteger,
     )
+    .option("--tensor <n>", "devices that share the weights of every layer (default: 1)", positiveInteger)
+    .option(
+      "--domain <axes>",
+      "devices that share positions: height=2, width=2,height=2 (images), sequence=2 (default: none)",
+    )
     .option("--layout <file>", "run exactly this layout document")
     .option("--micro-batches <n>", "parts of the samples of a mini-batch (default: 1)", positiveInteger)
     .option(
@@ -130,6 +135,8 @@ Examples:
   paraxis train job.ts --devices cpu:2 --compare 50
                                                  is the pipeline worth it? show both
   paraxis train job.ts --devices cpu:2 --data 2  the same model on both, half of the samples each
+  paraxis train job.ts --devices cpu:2 --tensor 2
+                                                 every layer on both, half of the weights each
   paraxis train job.ts --devices cpu:2 --place "embed=cpu:0,layer*=cpu:0,decode=cpu:1"
   paraxis train job.ts --layout runs/latest/layout.json
                                                  the same split as the last run`;

@@ -1,8 +1,8 @@
 /** What the coordinator and the worker thread of a device say to each other. */
 
 import type { StepOutput } from "../../execute/device.ts";
-import type { TensorBuffer } from "../../execute/engine.ts";
 import type { StepInput } from "../../execute/feed.ts";
+import type { HeldTensor } from "../../execute/held-tensors.ts";
 import type { TypedArray } from "../../graph/dtype.ts";
 import type { Program } from "../../program/program.ts";
 import type { ThreadWorld } from "../transport/threads.ts";
@@ -43,7 +43,7 @@ export type Request =
 export type Answer =
   | { readonly kind: "done" }
   | { readonly kind: "ran"; readonly output: StepOutput }
-  | { readonly kind: "tensors"; readonly tensors: ReadonlyMap<string, TensorBuffer> }
+  | { readonly kind: "tensors"; readonly tensors: ReadonlyMap<string, HeldTensor> }
   | {
       readonly kind: "failed";
       readonly message: string;

@@ -15,8 +15,8 @@ import type { Worker } from "node:worker_threads";
 import { UserError } from "../../base/errors.ts";
 import type { Cluster } from "../../execute/cluster.ts";
 import type { StepOutput } from "../../execute/device.ts";
-import type { TensorBuffer } from "../../execute/engine.ts";
 import type { StepInput } from "../../execute/feed.ts";
+import type { HeldTensor } from "../../execute/held-tensors.ts";
 import type { TypedArray } from "../../graph/dtype.ts";
 import type { LayoutDevice } from "../../layout/layout.ts";
 import { channelPlan } from "../../program/channels.ts";
@@ -103,7 +103,7 @@ class ThreadCluster implements Cluster {
     await this.#all(() => ({ kind: "write", tensors }));
   }
 
-  async read(): Promise<readonly ReadonlyMap<string, TensorBuffer>[]> {
+  async read(): Promise<readonly ReadonlyMap<string, HeldTensor>[]> {
     const answers = await this.#all(() => ({ kind: "read" }));
     return answers.flatMap((answer) => (answer.kind === "tensors" ? [answer.tensors] : []));
   }

@@ -56,8 +56,13 @@ export class RunFolder implements AsyncDisposable {
 
   /** Writes a JSON document of this run atomically. */
   async writeJson(name: string, value: unknown): Promise<void> {
+    await this.writeText(name, `${JSON.stringify(value, replaceNonFinite, 2)}\n`);
+  }
+
+  /** Writes a text of this run atomically. */
+  async writeText(name: string, text: string): Promise<void> {
     await writeAtomically(this.file(name), async (file) => {
-      await file.writeFile(`${JSON.stringify(value, replaceNonFinite, 2)}\n`);
+      await file.writeFile(text);
     });
   }
 

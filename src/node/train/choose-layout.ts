@@ -2,14 +2,20 @@
 
 import { UserError } from "../../base/errors.ts";
 import type { BatchShape } from "../../data/dataset.ts";
+import { parseDomain } from "../../layout/domain.ts";
 import {
   devicesOfReplica,
   type Layout,
   type LayoutDevice,
   type LayoutStage,
+  type Mesh,
+  meshSize,
+  positionsOf,
   replicaCount,
   type ScheduleName,
+  showMesh,
   type WeightTiming,
+  withMesh,
   withReplicas,
 } from "../../layout/layout.ts";
 import { parseLayout } from "../../layout/parse.ts";
@@ -29,6 +35,10 @@ export interface LayoutOptions {
   readonly layout?: string;
   /** Copies of the pipeline that share the samples of every mini-batch: the size of the data axis. */
   readonly data?: number;
+  /** Devices that share the weights of every layer: the size of the tensor axis. */
+  readonly tensor?: number;
+  /** Devices that share the positions of images or sequences: `height=2`, `width=2,height=2`, `sequence=2`. */
+  readonly domain?: string;
   readonly microBatches?: number;
   readonly chunks?: number;
   readonly schedule?: ScheduleName;
@@ -56,7 +66,10 @@ export function chooseLayout(request: LayoutRequest): LayoutChoice {
   const { source, shapes, options, recompute } = request;
   if (options.layout !== undefined) return { layout: readLayout(options.layout, request), reasons: [] };
   const { microBatches, chunks, schedule, weights, data = 1 } = options;
-  const { devices, copies } = shareDevices(devicesOf(request), data);
+  const mesh = meshOf(options);
+  const replicas = shareDevices(devicesOf(request), data, mesh);
+  const [positions = []] = replicas;
+  const devices = positions.map(([first]) => first as LayoutDevice);
   const hand = handPlaced(request, devices);
   const choice = choosePipeline({
     source,
@@ -72,57 +85,100 @@ export function chooseLayout(request: LayoutRequest): LayoutChoice {
     ...(microBatches !== undefined && { microBatches }),
   });
   const reasons = devices.length === 1 ? [] : choice.reasons;
-  if (data === 1) return { layout: choice.layout, reasons };
-  const layout = withReplicas(
-    choice.layout,
-    copies.map((copy) => copiesOf(choice.layout, devices, copy)),
-  );
+  if (data === 1 && meshSize({ mesh }) === 1) return { layout: choice.layout, reasons };
+  const layout = widen(choice.layout, mesh, replicas);
   checkLayout(layout, layoutModel(source, shapes));
-  return { layout, reasons: [replicaSentence(layout, shapes), ...reasons] };
+  return {
+    layout,
+    reasons: [...meshSentences(layout, choice.layout), ...replicaSentences(layout, shapes), ...reasons],
+  };
 }
 
 type Devices = readonly LayoutDevice[];
 
-/** The devices of the first replica, and those of the others. Throws a `UserError` where they cannot be shared out evenly. */
-function shareDevices(
-  all: Devices,
-  data: number,
-): { readonly devices: Devices; readonly copies: readonly Devices[] } {
-  const each = all.length / data;
-  if (!Number.isInteger(each)) {
-    const names = all.map(({ name }) => name).join(", ");
-    throw new UserError(`cannot share ${all.length} devices (${names}) between ${data} replicas`, [
-      `give a number of devices that ${data} divides, for example --devices cpu:${data}`,
-    ]);
-  }
-  const copies = Array.from({ length: data - 1 }, (_, i) => all.slice((i + 1) * each, (i + 2) * each));
-  return { devices: all.slice(0, each), copies };
+/** By position of the pipeline, the devices that hold it together. */
+type Positions = readonly Devices[];
+
+function meshOf({ tensor, domain }: LayoutOptions): Mesh {
+  return {
+    ...(domain !== undefined && parseDomain(domain)),
+    ...(tensor !== undefined && { tensor }),
+  };
 }
 
-/** The devices of `copy` that stand where those of `layout` stand among `devices`: the planner may leave some out. */
-function copiesOf(layout: Layout, devices: Devices, copy: Devices): Devices {
-  return layout.devices.map(
-    ({ name }) => copy[devices.findIndex((device) => device.name === name)] as LayoutDevice,
+/** The positions of each replica: runs of as many devices as the mesh has ranks. Throws a `UserError` where they do not come out even. */
+function shareDevices(all: Devices, data: number, mesh: Mesh): readonly Positions[] {
+  const size = meshSize({ mesh });
+  if (all.length % (data * size) !== 0) {
+    const names = all.map(({ name }) => name).join(", ");
+    const meshes = size === 1 ? "" : `meshes of ${size} (${showMesh({ mesh })})`;
+    const between =
+      data === 1 ? meshes : [`${data} replicas`, ...(size === 1 ? [] : [`of ${meshes}`])].join(" ");
+    throw new UserError(`cannot share ${all.length} devices (${names}) between ${between}`, [
+      `give a number of devices that ${data * size} divides, for example --devices cpu:${data * size}`,
+    ]);
+  }
+  const each = all.length / data / size;
+  return Array.from({ length: data }, (_, replica) =>
+    Array.from({ length: each }, (__, position) => {
+      const start = (replica * each + position) * size;
+      return all.slice(start, start + size);
+    }),
   );
 }
 
-function replicaSentence(layout: Layout, shapes: readonly BatchShape[]): string {
+/** A layout of the first devices of the first replica's positions, on all devices. The planner may have left positions out. */
+function widen(layout: Layout, mesh: Mesh, replicas: readonly Positions[]): Layout {
+  const [first = []] = replicas;
+  const used = layout.devices.map(({ name }) => first.findIndex(([device]) => device?.name === name));
+  const [ranks, ...copies] = replicas.map((positions) => used.map((position) => positions[position] ?? []));
+  const split =
+    meshSize({ mesh }) === 1
+      ? layout
+      : withMesh(layout, mesh, ranks?.map((devices) => devices.slice(1)) ?? []);
+  return withReplicas(
+    split,
+    copies.map((positions) => positions.flat()),
+  );
+}
+
+/** `planned` is the layout before its stages were split. */
+function meshSentences(layout: Layout, planned: Layout): readonly string[] {
+  const [stage] = layout.stages as readonly [LayoutStage, ...LayoutStage[]];
+  const size = meshSize(stage);
+  if (size === 1) return [];
+  const positions = positionsOf(layout);
+  const names = positions.map((ranks) => ranks.map((device) => layout.devices[device]?.name).join(" "));
+  const split = `Every layer is split over ${size} devices (${showMesh(stage)}): ${names.join(" | ")}.`;
+  if (positions.length === 1) return [split];
+  const first = planned.devices.map(({ name }) => name).join(", ");
+  return [
+    split,
+    `Where layers go was planned as if ${first} held them whole; so are the figures that follow.`,
+  ];
+}
+
+function replicaSentences(layout: Layout, shapes: readonly BatchShape[]): readonly string[] {
   const count = replicaCount(layout);
+  if (count === 1) return [];
   const names = Array.from({ length: count }, (_, replica) =>
     devicesOfReplica(layout, replica)
       .map((device) => layout.devices[device]?.name)
       .join(" "),
   );
   const shares = [...new Set(shapes.map(({ batch }) => Math.ceil(batch / count)))].join(" or ");
-  return `Every mini-batch is shared by ${count} replicas (${names.join(" | ")}), at most ${shares} samples each; they add up their gradients before the update.`;
+  return [
+    `Every mini-batch is shared by ${count} replicas (${names.join(" | ")}), at most ${shares} samples each; they add up their gradients before the update.`,
+  ];
 }
 
-/** The same devices with as many groups on each, one item at a time: how layers are placed by people who only count them. */
+/** The same devices, as far as there are groups, with as many on each, one item at a time: how layers are placed by people who only count. */
 export function naiveLayout(layout: Layout, groups: readonly string[]): Layout {
-  const { devices, recompute } = layout;
+  const { recompute } = layout;
+  const devices = layout.devices.slice(0, groups.length);
   const stages = devices.map(({ name }, i): LayoutStage => {
     const cut = (device: number) => Math.round((device * groups.length) / devices.length);
-    return { device: name, groups: groups.slice(cut(i), cut(i + 1)) };
+    return { devices: [name], groups: groups.slice(cut(i), cut(i + 1)) };
   });
   return {
     version: 1,
@@ -137,8 +193,8 @@ export function naiveLayout(layout: Layout, groups: readonly string[]): Layout {
 }
 
 function readLayout(path: string, { source, shapes, options, place }: LayoutRequest): Layout {
-  const { devices, place: rules, data, microBatches, chunks, schedule, weights } = options;
-  const others = { devices, place: rules, data, microBatches, chunks, schedule, weights };
+  const { devices, place: rules, data, tensor, domain, microBatches, chunks, schedule, weights } = options;
+  const others = { devices, place: rules, data, tensor, domain, microBatches, chunks, schedule, weights };
   const given = Object.entries(others).flatMap(([name, value]) => (value === undefined ? [] : [name]));
   const excluded = place === undefined ? given : [...given, "place (of the job)"];
   if (excluded.length > 0) {

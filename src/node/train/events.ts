@@ -1,5 +1,7 @@
 /** What a training run tells while it goes on; the lines of metrics.jsonl and of `--json` are these objects. */
 
+import type { LayoutStage } from "../../layout/layout.ts";
+
 export interface StartEvent {
   readonly kind: "start";
   readonly job: string;
@@ -8,8 +10,8 @@ export interface StartEvent {
   readonly seed: number;
   readonly engine: string;
   readonly devices: readonly { readonly name: string; readonly threads: number }[];
-  /** Groups by stage, with the device of each. */
-  readonly stages: readonly { readonly device: string; readonly groups: readonly string[] }[];
+  /** Groups by stage, with its devices, replica by replica, and the mesh that they form. */
+  readonly stages: readonly LayoutStage[];
   /** Why this layout, where it was chosen; one sentence each. */
   readonly reasons: readonly string[];
   /** In the order in which they compute. */

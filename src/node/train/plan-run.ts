@@ -126,7 +126,7 @@ function groupsIn(source: CompileSource, shape: BatchShape): readonly string[] {
 
 function checkOptions(options: TrainOptions): void {
   const problems = (
-    ["steps", "epochs", "threads", "compare", "data", "microBatches", "chunks"] as const
+    ["steps", "epochs", "threads", "compare", "data", "tensor", "microBatches", "chunks"] as const
   ).flatMap((name) => {
     const value = options[name];
     return value === undefined || (Number.isSafeInteger(value) && value > 0)

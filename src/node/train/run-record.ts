@@ -14,6 +14,7 @@ import { availableParallelism, cpus, release, totalmem, type } from "node:os";
 import type { TensorData } from "../../data/dataset.ts";
 import type { Trainer } from "../../execute/trainer.ts";
 import type { Layout } from "../../layout/layout.ts";
+import { printLayout } from "../../layout/parse.ts";
 import { type NamedTrace, printChromeTrace, toChromeTrace } from "../../trace/chrome.ts";
 import { RunFolder } from "../files/run-folder.ts";
 import { writeSafetensors } from "../files/safetensors.ts";
@@ -45,7 +46,7 @@ export class RunRecord implements AsyncDisposable {
   static async create(identity: RunIdentity, layout: Layout): Promise<RunRecord> {
     const started = new Date();
     const folder = await RunFolder.create(identity.root, identity.name, started);
-    await folder.writeJson("layout.json", layout);
+    await folder.writeText("layout.json", printLayout(layout));
     return new RunRecord(folder, identity, started);
   }
 

@@ -11,6 +11,7 @@ import type { DType } from "../../graph/dtype.ts";
 import { Emitter } from "../emitter.ts";
 import type { OnnxValue } from "../model.ts";
 import { type Lowering, operand, operandParts, operandType, type Site } from "../site.ts";
+import { Arithmetic, gruCell, gruCellGrad, lstmCell, lstmCellGrad } from "./recurrent-cell.ts";
 
 type RecurrentKind = "lstm" | "lstm-grad" | "gru" | "gru-grad";
 
@@ -26,42 +27,7 @@ interface StepResults {
   readonly sequences: readonly { readonly name: string; readonly width: number }[];
 }
 
-type Step = (body: Body, states: readonly string[], inputs: readonly string[]) => StepResults;
-
-/** The emitter of a body with the arithmetic that its steps are made of. */
-class Body {
-  readonly emitter: Emitter = new Emitter("s");
-
-  op(opType: string, ...inputs: readonly string[]): string {
-    return this.emitter.emit(opType, inputs);
-  }
-
-  add(a: string, b: string): string {
-    return this.op("Add", a, b);
-  }
-
-  sub(a: string, b: string): string {
-    return this.op("Sub", a, b);
-  }
-
-  mul(a: string, b: string): string {
-    return this.op("Mul", a, b);
-  }
-
-  /** a·(1 - b). */
-  rest(a: string, b: string): string {
-    return this.sub(a, this.mul(a, b));
-  }
-
-  /** 1 - x. */
-  complement(x: string, dtype: DType): string {
-    return this.sub(this.emitter.scalar(dtype, 1), x);
-  }
-
-  join(...parts: readonly string[]): string {
-    return this.emitter.emit("Concat", parts, { axis: 1 });
-  }
-}
+type Step = (body: Arithmetic, states: readonly string[], inputs: readonly string[]) => StepResults;
 
 interface Extent {
   readonly dtype: DType;
@@ -78,7 +44,7 @@ function scan(
   step: Step,
 ): readonly string[] {
   const { dtype, batch, units } = extent;
-  const body = new Body();
+  const body = new Arithmetic(new Emitter("s"));
   const value = (width: number, name = body.emitter.name()): OnnxValue => ({
     name,
     dtype,
@@ -147,20 +113,8 @@ const lstm: Lowering<"lstm"> = (_op, site) => {
       body.op(activation, body.emitter.emit("Gemm", [h as string, u, z as string], { transB: 1 }));
     const [i, f] = [gate("Sigmoid", ui, zi), gate("Sigmoid", uf, zf)];
     const [g, o] = [gate("Tanh", ug, zg), gate("Sigmoid", uo, zo)];
-    const [kept, input] = [body.mul(f, c as string), body.mul(i, g)];
-    const cell = body.add(kept, input);
-    const squashed = body.op("Tanh", cell);
-    const hidden = body.mul(o, squashed);
-    const factors = [
-      () => h as string,
-      () => f,
-      () => body.rest(input, i),
-      () => body.rest(kept, f),
-      () => body.sub(i, body.mul(input, g)),
-      () => body.rest(hidden, o),
-      () => body.sub(o, body.mul(hidden, squashed)),
-    ];
-    const made = factors.flatMap((factor, k) => (wanted[k] ? [factor()] : []));
+    const { hidden, cell, factors } = lstmCell(body, [i, f, g, o], c as string);
+    const made = [() => h as string, ...factors].flatMap((factor, k) => (wanted[k] ? [factor()] : []));
     return {
       states: [hidden, cell],
       sequences: [hidden, ...made].map((name) => ({ name, width: units })),
@@ -188,18 +142,11 @@ const lstmGrad: Lowering<"lstm-grad"> = (_op, site) => {
     sequences: sequences(site, isZero(site, 7) ? [1, 2, 3, 4, 5, 6] : [1, 2, 3, 4, 5, 6, 7], units),
   };
   const results = scan(site, extent, given, true, (body, [dhNext, dcNext], inputs) => {
-    const [f, mi, mf, mg, mo, k] = inputs as readonly [string, string, string, string, string, string];
     const dh = inputs[6];
     const dHidden = dh === undefined ? (dhNext as string) : body.add(dhNext as string, dh);
-    const dCell = body.add(body.mul(dHidden, k), dcNext as string);
-    const dz = body.join(
-      body.mul(dCell, mi),
-      body.mul(dCell, mf),
-      body.mul(dCell, mg),
-      body.mul(dHidden, mo),
-    );
+    const { dz, dcBefore } = lstmCellGrad(body, inputs as Six, dHidden, dcNext);
     return {
-      states: [body.op("MatMul", dz, u), body.mul(dCell, f)],
+      states: [body.op("MatMul", dz, u), dcBefore],
       sequences: [{ name: dz, width: 4 * units }],
     };
   });
@@ -222,19 +169,10 @@ const gru: Lowering<"gru"> = (_op, site) => {
     const product = (u: string, z: string) => body.emitter.emit("Gemm", [h, u, z], { transB: 1 });
     const r = body.op("Sigmoid", product(ur, zr as string));
     const a = body.op("Sigmoid", product(ua, za as string));
-    const gated = body.mul(r, product(un, pn));
-    const n = body.op("Tanh", body.add(zn as string, gated));
-    const change = body.sub(h, n);
-    const hidden = body.add(n, body.mul(a, change));
-    const factors = [
-      () => h,
-      () => r,
-      () => a,
-      () => body.rest(gated, r),
-      () => body.mul(change, body.rest(a, a)),
-      () => body.mul(body.complement(a, extent.dtype), body.complement(body.mul(n, n), extent.dtype)),
-    ];
-    const made = factors.flatMap((factor, k) => (wanted[k] ? [factor()] : []));
+    const q = product(un, pn);
+    const gates = { r, a, q, zn: zn as string, before: h, dtype: extent.dtype };
+    const { hidden, factors } = gruCell(body, gates);
+    const made = [() => h, ...factors].flatMap((factor, k) => (wanted[k] ? [factor()] : []));
     return { states: [hidden], sequences: [hidden, ...made].map((name) => ({ name, width: units })) };
   });
   const [hLast, h, ...rest] = results as [string, string];
@@ -250,16 +188,13 @@ const gruGrad: Lowering<"gru-grad"> = (_op, site) => {
     sequences: sequences(site, isZero(site, 6) ? [1, 2, 3, 4, 5] : [1, 2, 3, 4, 5, 6], units),
   };
   const results = scan(site, extent, given, true, (body, [dhNext], inputs) => {
-    const [r, a, mr, ma, mn] = inputs as readonly [string, string, string, string, string];
     const dh = inputs[5];
     const dHidden = dh === undefined ? (dhNext as string) : body.add(dhNext as string, dh);
-    const dn = body.mul(dHidden, mn);
-    const [dr, da] = [body.mul(dn, mr), body.mul(dHidden, ma)];
-    const dq = body.join(dr, da, body.mul(dn, r));
+    const { dz, dq, direct } = gruCellGrad(body, inputs as Five, dHidden);
     return {
-      states: [body.op("Gemm", dq, u, body.mul(dHidden, a))],
+      states: [body.op("Gemm", dq, u, direct)],
       sequences: [
-        { name: body.join(dr, da, dn), width: 3 * units },
+        { name: dz, width: 3 * units },
         { name: dq, width: 3 * units },
       ],
     };
@@ -270,6 +205,8 @@ const gruGrad: Lowering<"gru-grad"> = (_op, site) => {
 
 type Three = readonly [string, string, string];
 type Four = readonly [string, string, string, string];
+type Five = readonly [...Four, string];
+type Six = readonly [...Five, string];
 
 export const recurrent: { readonly [K in RecurrentKind]: Lowering<K> } = {
   lstm,

@@ -2,6 +2,7 @@
 
 import type { OpKind } from "../../graph/op.ts";
 import type { Lowering } from "../site.ts";
+import { collective } from "./collective.ts";
 import { convolution } from "./convolution.ts";
 import { elementwise } from "./elementwise.ts";
 import { lookup } from "./lookup.ts";
@@ -11,6 +12,7 @@ import { movement } from "./movement.ts";
 import { normalization } from "./normalization.ts";
 import { pooling } from "./pooling.ts";
 import { recurrent } from "./recurrent.ts";
+import { recurrentStep } from "./recurrent-step.ts";
 import { reduce } from "./reduce.ts";
 
 const lowerings: { readonly [K in OpKind]: Lowering<K> } = {
@@ -23,7 +25,9 @@ const lowerings: { readonly [K in OpKind]: Lowering<K> } = {
   ...convolution,
   ...pooling,
   ...loss,
+  ...collective,
   ...recurrent,
+  ...recurrentStep,
 };
 
 /** The entry of `kind`. The cast is safe because the table is keyed by kind. */

@@ -78,7 +78,10 @@ test("a layout document is run as it stands, and the run's own can be run again"
   });
   expect(first.code, first.err).toBe(0);
   const [start] = jsonLines(first.out);
-  expect(start).toMatchObject({ stages: layout.stages, reasons: [] });
+  expect(start).toMatchObject({
+    stages: layout.stages.map(({ device, groups }) => ({ devices: [device], groups })),
+    reasons: [],
+  });
   const losses = metricsOf(cwd).map(({ loss }) => loss);
   expect(JSON.parse(readFileSync(join(cwd, "runs/latest/layout.json"), "utf8"))).toEqual(layout);
   await paraxis(["train", "tiny.ts", "--steps", "6", "--layout", "runs/latest/layout.json", "--quiet"], {
@@ -104,6 +107,16 @@ test.for([
   ["--devices cpu:2 --place hidden=cpu:0", /output/],
   ["--devices cpu:2 --place hidden=cpu:0,output=cpu:5", /unknown device "cpu:5"/],
   ["--devices cpu:2 --micro-batches 17", /17 micro-batches/],
+  ["--layout good.json --tensor 2 --domain height=2", /leave out tensor\n.*leave out domain/],
+  [
+    "--devices cpu:3 --tensor 2",
+    /cannot share 3 devices \(cpu:0, cpu:1, cpu:2\) between meshes of 2 \(tensor 2\)/,
+  ],
+  [
+    "--devices cpu:6 --data 2 --domain height=2",
+    /between 2 replicas of meshes of 2 \(height 2\): give a number of devices that 4 divides, for example --devices cpu:4/,
+  ],
+  ["--devices cpu:2 --domain 2", /"2" does not say what is split: give the axis, such as height=2/],
   ["--compare 3", /cannot compare placements on one device; give more, for example --devices cpu:2/],
 ] as const)("%s is refused in one message", async ([words, message]) => {
   const cwd = folderWith(files);

@@ -10,7 +10,7 @@ const start: StartEvent = {
   seed: 1,
   engine: "onnxruntime",
   devices: [{ name: "cpu:0", threads: 1 }],
-  stages: [{ device: "cpu:0", groups: ["a"] }],
+  stages: [{ devices: ["cpu:0"], groups: ["a"] }],
   reasons: [],
   groups: ["a"],
   parameters: 10,

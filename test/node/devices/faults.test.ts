@@ -14,6 +14,7 @@ import type { Instruction, Program } from "../../../src/program/program.ts";
 import { layoutOf, replicated } from "../../partition/layouts.ts";
 import { batchOf, exampleOf } from "../../partition/models.ts";
 import { dataOf } from "../../partition/train.ts";
+import { meetingPrograms } from "../../program/meetings.ts";
 
 const example = exampleOf("skip-mlp", { batch: 2 });
 const { groups, source } = example;
@@ -111,6 +112,43 @@ test.each(kinds)("%s at an all-reduce is reported with its place", async (kind) 
   expect(message).toMatch(new RegExp(`device 1, stage 0.*, instruction ${instruction} \\(all-reduce grad:`));
   if (kind === "hang") expect(message).toMatch(/device 0, .* waits for device 1 to add up "grad:/);
   expect(seconds).toBeLessThan(2);
+});
+
+const meetings = [
+  { place: "all-reduce", index: 1, waits: 'to add up "x"' },
+  { place: "all-reduce max", index: 4, waits: 'to take the maximum of "y"' },
+  { place: "reduce-scatter", index: 5, waits: 'to add up and deal out "y"' },
+  { place: "all-gather", index: 9, waits: 'to gather "w"' },
+].flatMap((meeting) => kinds.map((kind) => ({ ...meeting, kind })));
+
+test.each(meetings)("$kind at $place of an item is reported with its place", async (meeting) => {
+  const { place, index: instruction, waits, kind } = meeting;
+  const sizes = [2, 3];
+  const fault: Fault = { device: 1, program: "meet", instruction, kind };
+  const devices = sizes.map((_, rank) => ({ name: `cpu:${rank}`, threads: 1 }));
+  const cluster = threadCluster({ devices, engine: "reference", deadline: 0.3, fault });
+  open.push(cluster);
+  await cluster.load(meetingPrograms({ dtype: "f64", sizes }).map((program) => new Map([["meet", program]])));
+  const data = Object.fromEntries(
+    sizes.flatMap((size, rank) => [
+      [`a${rank}`, { dtype: "f64" as const, shape: [size], data: new Float64Array(size) }],
+      [`b${rank}`, { dtype: "f64" as const, shape: [5], data: new Float64Array(5) }],
+    ]),
+  );
+  const start = performance.now();
+  const error: unknown = await cluster.run("meet", { data, scalars: {} }).catch((reason: unknown) => reason);
+  expect(error).toBeInstanceOf(DeviceError);
+  const { message } = error as Error;
+  expect(message).toMatch(
+    new RegExp(`device 1, stage 1, item \\(0, 0\\), instruction ${instruction} \\(${place} \\w 0\\.0\\)`),
+  );
+  if (kind === "hang")
+    expect(message).toMatch(
+      new RegExp(
+        `device 0, stage 0, item \\(0, 0\\), instruction ${instruction} .* waits for device 1 ${waits}`,
+      ),
+    );
+  expect((performance.now() - start) / 1000).toBeLessThan(2);
 });
 
 test("the watchdog says who waits for whom and for which message", async () => {

@@ -1,0 +1,58 @@
+/** Tensors that last, between the whole model and the parts that devices hold. */
+
+import { invariant, UserError } from "../base/errors.ts";
+import { allocate, type TypedArray } from "../graph/dtype.ts";
+import { showType, sizeOf } from "../graph/shape.ts";
+import { type Block, putBlock, takeBlock } from "../shard/block.ts";
+import type { Device } from "./device.ts";
+import type { TensorBuffer } from "./engine.ts";
+
+/** What a device has of a tensor: all of it, or a block. */
+export interface HeldTensor extends TensorBuffer {
+  readonly block?: Block;
+}
+
+/** Overwrites the lasting tensors that the device holds, given whole; throws a `UserError`, having written none, where one is of another size. */
+export function writeTensors(device: Device, tensors: ReadonlyMap<string, TypedArray>): void {
+  const held = [...device.tensors].flatMap(([name, tensor]) => {
+    const given = tensors.get(name);
+    return given === undefined ? [] : [{ name, ...tensor, given }];
+  });
+  const problems = held.flatMap(({ name, type, block, given }) => {
+    const shape = block?.shape ?? type.shape;
+    return given.length === sizeOf(shape)
+      ? []
+      : [
+          `"${name}" is ${showType({ ...type, shape })} in the model, but ${given.length} elements were given`,
+        ];
+  });
+  if (problems.length > 0) throw new UserError("the tensors do not fit the model", problems);
+  for (const { data, block, given } of held) {
+    if (block === undefined) (data as Float32Array).set(given as Float32Array);
+    else takeBlock(block, given, data);
+  }
+}
+
+/** Copies of the lasting tensors that the device holds. */
+export function readTensors(device: Device): ReadonlyMap<string, HeldTensor> {
+  return new Map(
+    [...device.tensors].map(([name, tensor]) => {
+      const copy = allocate(tensor.type.dtype, tensor.data.length);
+      (copy as Float32Array).set(tensor.data as Float32Array);
+      return [name, { ...tensor, data: copy }];
+    }),
+  );
+}
+
+/** The whole tensor from the parts of all devices that hold any of it; `shape` is that of the whole. */
+export function joinParts(parts: readonly HeldTensor[], shape: readonly number[]): TensorBuffer {
+  const [first] = parts;
+  invariant(first !== undefined, "a tensor is held by at least one device");
+  if (first.block === undefined) return { type: first.type, data: first.data };
+  const data = allocate(first.type.dtype, sizeOf(first.block.shape));
+  for (const { block, data: part } of parts) {
+    invariant(block !== undefined, "all devices hold parts of a tensor of which one holds a part");
+    putBlock(block, part, data);
+  }
+  return { type: { dtype: first.type.dtype, shape }, data };
+}

@@ -1,0 +1,55 @@
+/**
+ * The devices of one stage in one replica as a grid with named axes. Ranks count row-major: the last axis varies fastest.
+ *
+ *     height 2 x tensor 2      rank 0 (0,0)  rank 1 (0,1)
+ *                              rank 2 (1,0)  rank 3 (1,1)
+ */
+
+import type { MeshAxis } from "../layout/layout.ts";
+
+/** One axis and the number of devices along it. */
+export interface Axis {
+  readonly axis: MeshAxis;
+  readonly size: number;
+}
+
+export interface Mesh {
+  readonly axes: readonly Axis[];
+}
+
+export const noMesh: Mesh = { axes: [] };
+
+export function rankCount({ axes }: Mesh): number {
+  return axes.reduce((product, { size }) => product * size, 1);
+}
+
+/** Position of a rank along an axis; 0 where the mesh does not have it. */
+export function coordinate({ axes }: Mesh, rank: number, axis: MeshAxis): number {
+  const at = axes.findIndex((own) => own.axis === axis);
+  if (at < 0) return 0;
+  const inner = axes.slice(at + 1).reduce((product, { size }) => product * size, 1);
+  return Math.floor(rank / inner) % (axes[at]?.size ?? 1);
+}
+
+/** The ranks that differ only along `over`, set by set, each in order; every rank is in one set. */
+export function ranksAlong(mesh: Mesh, over: readonly MeshAxis[]): readonly (readonly number[])[] {
+  const sets = new Map<string, number[]>();
+  for (let rank = 0; rank < rankCount(mesh); rank++) {
+    const others = mesh.axes.filter(({ axis }) => !over.includes(axis));
+    const key = others.map(({ axis }) => coordinate(mesh, rank, axis)).join();
+    sets.set(key, [...(sets.get(key) ?? []), rank]);
+  }
+  return [...sets.values()];
+}
+
+export function sameMesh(a: Mesh, b: Mesh): boolean {
+  return (
+    a.axes.length === b.axes.length &&
+    a.axes.every(({ axis, size }, i) => b.axes[i]?.axis === axis && b.axes[i]?.size === size)
+  );
+}
+
+/** `tensor 2 x height 2`; `one device` where there are no axes. */
+export function showMesh({ axes }: Mesh): string {
+  return axes.map(({ axis, size }) => `${axis} ${size}`).join(" x ") || "one device";
+}

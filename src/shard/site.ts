@@ -1,0 +1,35 @@
+/** What the rules that split an operation work with. */
+
+import type { GraphBuilder } from "../graph/builder.ts";
+import type { Node, ValueId } from "../graph/graph.ts";
+import type { OpKind } from "../graph/op.ts";
+import type { TensorType } from "../graph/shape.ts";
+import type { Sharded } from "./sharded.ts";
+import type { Factors } from "./sharding.ts";
+import type { SplitSource } from "./split-source.ts";
+import type { StagePlace, Values } from "./values.ts";
+
+export interface SplitContext {
+  readonly source: SplitSource;
+  readonly builder: GraphBuilder;
+  readonly values: Values;
+  /** Number of uses of each value of the whole graph, as an operand or output. */
+  readonly uses: ReadonlyMap<ValueId, number>;
+  /** How the rows are split of the tables that each value indexes. */
+  readonly tables: Map<ValueId, Factors>;
+  /** Why the graph cannot be split as asked, one sentence each; all are found before the graph is refused. */
+  readonly problems: Set<string>;
+}
+
+/** A node of the whole graph, and where it is to be done. */
+export interface Site extends SplitContext {
+  readonly node: Node;
+  readonly place: StagePlace;
+  readonly operands: readonly TensorType[];
+  readonly results: readonly TensorType[];
+}
+
+/** The results of the operation, split; `undefined` where its loops say all there is to say. */
+export type SplitRule = (site: Site) => readonly Sharded[] | undefined;
+
+export type SplitRules = { readonly [K in OpKind]?: SplitRule };

@@ -1,0 +1,58 @@
+/** What a graph is split by, and the split graph. */
+
+import type { Graph } from "../graph/graph.ts";
+import type { Block } from "./block.ts";
+import type { Mesh } from "./mesh.ts";
+import type { Sharding } from "./sharding.ts";
+
+/** The stage of a group and the mesh of its devices. */
+export interface StageMesh {
+  readonly stage: number;
+  readonly mesh: Mesh;
+}
+
+export interface SplitSource {
+  readonly graph: Graph;
+  readonly meshOf: (group: string) => StageMesh;
+  /** How inputs lie for which that is settled already, by name; the others are settled by their first use. */
+  readonly given: ReadonlyMap<string, GivenInput>;
+  /** Which dim the tensor axis splits of parameters for which the layout says so. */
+  readonly chosen: ReadonlyMap<string, number | "whole">;
+  /** Dims of data inputs that run over time steps. */
+  readonly timeDims: (input: string) => readonly number[];
+  /** Outputs whose sums over ranks are left to the caller, and for gradients the parameter whose sharding they get. */
+  readonly pending: ReadonlyMap<string, string | undefined>;
+}
+
+/** An input or output of the split graph as what a rank has of one of the whole graph; without a block all of it. */
+export interface Part {
+  readonly of: string;
+  readonly rank: number;
+  readonly block?: Block;
+}
+
+/** How an input or output lies on the mesh of its stage. */
+export interface Spread extends StageMesh {
+  readonly sharding: Sharding;
+}
+
+export interface GivenInput extends Spread {
+  /** The group whose devices have it. */
+  readonly group: string;
+  /** Whether the devices of other stages get it by a message, because it was made by the devices of its group. */
+  readonly isMade: boolean;
+}
+
+export interface SplitGraph {
+  readonly graph: Graph;
+  /** By name in the split graph; what is not here is whole and has kept its name. */
+  readonly parts: ReadonlyMap<string, Part>;
+  /** By name in the whole graph. What rank r has is called `partName(name, mesh, r)`. */
+  readonly inputs: ReadonlyMap<string, Spread>;
+  readonly outputs: ReadonlyMap<string, Spread>;
+}
+
+/** What an input or output of the split graph is a part of. */
+export function partOf({ parts }: SplitGraph, name: string): Part {
+  return parts.get(name) ?? { of: name, rank: 0 };
+}
