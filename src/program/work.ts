@@ -86,17 +86,22 @@ function itemsOf(programs: readonly Program[]): readonly string[] {
   return [...new Set(items)];
 }
 
-/** Every group must run equally many segments of a phase for every item; a run without an item counts for those whose rows it reads. */
+/**
+ * Every group must run equally many segments of a phase for every item; a run without an item counts for those whose rows it reads.
+ * On a mesh, layers that exchange something at every time step have more segments in longer chunks: there items of the same chunk agree.
+ */
 function unevenItems(program: Program, items: readonly string[]): ProgramFault[] {
   const rowsFrom = itemsByOwner(program);
   const groups = new Map<string, Map<string, number>>();
   const last = new Map<string, number>();
+  const onMesh = new Set<string>();
   const repeated = new Set(repeatedRuns(program).map(({ at }) => at));
   for (const { run, at } of runsOf(program)) {
     if (run.phase === "U" || repeated.has(at)) continue;
     const key = `${run.phase} of group "${run.group}" on stage ${run.stage}`;
     const counts = groups.get(key) ?? new Map<string, number>();
     groups.set(key, counts);
+    if (run.rank !== undefined) onMesh.add(key);
     last.set(`${key} ${showItem(run.item)}`, at);
     const covered =
       run.item === undefined
@@ -105,15 +110,26 @@ function unevenItems(program: Program, items: readonly string[]): ProgramFault[]
     for (const item of covered) counts.set(item, (counts.get(item) ?? 0) + 1);
   }
   return [...groups].flatMap(([key, counts]) => {
-    const usual = mode(items.map((item) => counts.get(item) ?? 0));
+    const most = usualCount(counts, items);
     return items.flatMap((item) => {
       const count = counts.get(item) ?? 0;
+      const alike = items.filter((other) => chunkOf(other) === chunkOf(item));
+      const usual = onMesh.has(key) ? usualCount(counts, alike) || most : most;
       if (count === usual) return [];
       const message = `${key} runs ${count} segments for item ${item}, expected ${usual} as for the other items`;
       const at = last.get(`${key} ${item}`);
       return [at === undefined ? faultOf(program, message) : faultAt(program, at, message)];
     });
   });
+}
+
+function usualCount(counts: ReadonlyMap<string, number>, items: readonly string[]): number {
+  return mode(items.map((item) => counts.get(item) ?? 0));
+}
+
+/** The chunk of an item as it is shown. */
+function chunkOf(item: string): string {
+  return item.slice(item.indexOf(".") + 1);
 }
 
 /** For each buffer that is made of views, the items that write its rows; what a run without an item makes of them is of the same items. */

@@ -7,6 +7,7 @@ import { chooseLoops } from "./choose.ts";
 import { loopsOf, partialBy, shardingBy } from "./follow.ts";
 import { localise } from "./localise.ts";
 import { passesSums } from "./partial.ts";
+import { addedUp, notePositions } from "./positions.ts";
 import { eachRank, type Sharded } from "./sharded.ts";
 import { localShape, type Sharding } from "./sharding.ts";
 import type { Site } from "./site.ts";
@@ -14,8 +15,13 @@ import type { Site } from "./site.ts";
 /** Splits an operation along its loops: parallel ones split the results, reduced ones leave them partial. */
 export function byLoops(site: Site): readonly Sharded[] {
   const { node, place, values } = site;
-  const own = node.inputs.map((value) => values.shardingOf(value, place));
-  const plan = planLoops(site, own, passing(site));
+  const passed = passing(site);
+  const own = node.inputs.map((value) => {
+    const sharding = values.shardingOf(value, place);
+    return passed.length > 0 ? sharding : addedUp(site, sharding);
+  });
+  const plan = planLoops(site, own, passed);
+  for (const sharding of plan.results) notePositions(site, sharding);
   const parts = node.inputs.map((value, i) => values.get(value, place, plan.operands[i] as Sharding).parts);
   return applyLocally(site, parts, plan.results);
 }

@@ -31,6 +31,7 @@ export function splitGraph(source: SplitSource): SplitGraph {
     builder,
     values: new Values(),
     uses: usesOf(graph),
+    positions: new Map(),
     tables: new Map(),
     problems: new Set(),
   };

@@ -5,7 +5,7 @@ import type { Node, ValueId } from "../graph/graph.ts";
 import type { OpKind } from "../graph/op.ts";
 import type { TensorType } from "../graph/shape.ts";
 import type { Sharded } from "./sharded.ts";
-import type { Factors } from "./sharding.ts";
+import type { Factors, Sharding } from "./sharding.ts";
 import type { SplitSource } from "./split-source.ts";
 import type { StagePlace, Values } from "./values.ts";
 
@@ -15,6 +15,8 @@ export interface SplitContext {
   readonly values: Values;
   /** Number of uses of each value of the whole graph, as an operand or output. */
   readonly uses: ReadonlyMap<ValueId, number>;
+  /** How the last value of each shape lies whose positions are split, by stage and shape. */
+  readonly positions: Map<string, Sharding["dims"]>;
   /** How the rows are split of the tables that each value indexes. */
   readonly tables: Map<ValueId, Factors>;
   /** Why the graph cannot be split as asked, one sentence each; all are found before the graph is refused. */
