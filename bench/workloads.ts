@@ -8,7 +8,7 @@ import { sizeOf } from "../src/graph/shape.ts";
 import { gaussian, uniformWithin } from "../src/model/initializer.ts";
 import { positionEmbedding, transformerBlock } from "../src/model/layers/attention.ts";
 import { embedding, flatten, layerNorm, linear, relu, sequential } from "../src/model/layers/basic.ts";
-import { convolution, maxPool } from "../src/model/layers/convolution.ts";
+import { avgPool, convolution, maxPool } from "../src/model/layers/convolution.ts";
 import { lstm } from "../src/model/layers/recurrent.ts";
 import { adamW, sgd } from "../src/model/optimizer.ts";
 import type { CompileSource } from "../src/partition/compile.ts";
@@ -102,6 +102,32 @@ export function convolutionWorkload(batch = 64): Workload {
     dtype: "f32",
   };
   const macs = 784 * 9 * (1 * 32 + 32 * 64) + 196 * 9 * 64 * 64 + 3136 * 128 + 1280;
+  return workload(source, { batch }, "samples", 6 * macs * batch, { targets: 10 });
+}
+
+/** A stack of 3x3 convolutions with 64, 128 and 256 channels on images of 64 x 64, and a classifier of 10 classes. */
+export function convolutionStackWorkload(batch = 4): Workload {
+  const widths = [64, 128, 256];
+  const side = 64;
+  const source: CompileSource = {
+    model: sequential([
+      ...widths.flatMap((channels, i) => [
+        convolution({ channels, kernel: 3, padding: "same", group: `conv${i}` }),
+        relu({ group: `conv${i}` }),
+      ]),
+      avgPool({ kernel: 8, group: "classify" }),
+      flatten({ group: "classify" }),
+      linear({ units: 10, group: "classify", name: "linear" }),
+    ]),
+    loss: "cross-entropy",
+    inputs: [
+      { name: "images", dtype: "f32", dims: ["batch", { size: 3 }, { size: side }, { size: side }] },
+      { name: "targets", dtype: "i32", dims: ["batch"] },
+    ],
+    optimizer: sgd({ rate: 0.05, momentum: 0.9 }),
+    dtype: "f32",
+  };
+  const macs = side * side * 9 * (3 * 64 + 64 * 128 + 128 * 256);
   return workload(source, { batch }, "samples", 6 * macs * batch, { targets: 10 });
 }
 

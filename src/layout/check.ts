@@ -27,7 +27,17 @@ export function modelProblems(layout: Layout, model: LayoutModel): readonly stri
     ...itemProblems(layout, model.shapes),
     ...recomputeProblems(layout, model.groups),
     ...flowProblems(layout, model.flows),
+    ...sharingProblems(layout),
   ];
+}
+
+/** Sharing needs somebody to share with. */
+function sharingProblems(layout: Layout): string[] {
+  return layout.zero === 1 && replicaCount(layout) === 1
+    ? [
+        `zero: 1 shares the update among replicas, but there is one: give every stage devices for several, or leave out "zero"`,
+      ]
+    : [];
 }
 
 function stageProblems({ stages }: LayoutParts): string[] {

@@ -51,6 +51,11 @@ export interface Layout {
   readonly stages: readonly LayoutStage[];
   /** The dim of a parameter that the tensor axis splits, or "whole"; what is left out is as its layer does it by default. */
   readonly shardings?: { readonly [parameter: string]: number | "whole" } | undefined;
+  /**
+   * What replicas share instead of each having all of it (Rajbhandari et al. 2020, "ZeRO"): 1, the optimizer's state and the update;
+   * default 0, nothing.
+   */
+  readonly zero?: 0 | 1 | undefined;
   /** Parts that the samples of a mini-batch are cut into; the last ones are smaller where they do not divide. */
   readonly microBatches: number;
   /** Parts that the time steps are cut into. */

@@ -46,11 +46,18 @@ export function parseLayout(source: string, ...checks: readonly LayoutCheck[]): 
 export function printLayout(layout: Layout): string {
   const devices = layout.devices.map(({ name, threads }) => printRecord({ name, threads }));
   const stages = layout.stages.map(printStage);
-  const { microBatches, chunks, shortestChunk, schedule, weights, recompute } = layout;
+  const { zero, microBatches, chunks, shortestChunk, schedule, weights, recompute } = layout;
   const shortest = shortestChunk === undefined ? {} : { shortestChunk };
-  const counts = Object.entries({ microBatches, chunks, ...shortest, schedule, weights, recompute }).map(
-    ([field, value]) => `  ${JSON.stringify(field)}: ${printValue(value)}`,
-  );
+  const shared = zero === undefined ? {} : { zero };
+  const counts = Object.entries({
+    ...shared,
+    microBatches,
+    chunks,
+    ...shortest,
+    schedule,
+    weights,
+    recompute,
+  }).map(([field, value]) => `  ${JSON.stringify(field)}: ${printValue(value)}`);
   const fields = [
     `  "version": ${layout.version}`,
     `  "devices": ${printLines(devices)}`,
@@ -185,6 +192,10 @@ const layoutSchema: z.ZodType<Layout> = record({
       ),
     )
     .optional(),
+  zero: custom<0 | 1>(
+    (value) => value === 0 || value === 1,
+    "0, or 1: the replicas share the optimizer's state and the update",
+  ).optional(),
   microBatches: positiveInteger,
   chunks: positiveInteger,
   shortestChunk: positiveInteger.optional(),

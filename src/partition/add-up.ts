@@ -17,15 +17,19 @@ import { partOf, type SplitGraph } from "../shard/split-source.ts";
 import type { DeviceWriter } from "./device-writer.ts";
 import type { PartitionSource } from "./source.ts";
 
-/** Writes one all-reduce for every gradient and for the loss, over the replicas and the axes along which they are partial. */
+/**
+ * Writes one all-reduce for every gradient and for the loss, over the replicas and the axes along which they are partial. Where replicas
+ * share the update, that adds up the gradients.
+ */
 export function addUp(
-  { replicas, numberOf }: PartitionSource,
+  { replicas, numberOf, sharesUpdate }: PartitionSource,
   split: SplitGraph,
   writers: readonly DeviceWriter[],
 ): void {
   const [step] = replicas[0]?.steps ?? [];
   if (step === undefined) return;
-  for (const { output } of [...step.gradients, ...lossMaker(step.item)]) {
+  const summed = sharesUpdate ? [] : step.gradients;
+  for (const { output } of [...summed, ...lossMaker(step.item)]) {
     const spread = split.outputs.get(output);
     invariant(spread !== undefined, `the item graph has no output "${output}"`);
     const { mesh, stage, sharding } = spread;

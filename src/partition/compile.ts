@@ -17,7 +17,8 @@ import { allActions, type Schedule } from "../schedule/action.ts";
 import { scheduleSpec } from "../schedule/layout-spec.ts";
 import { schedule } from "../schedule/schedule.ts";
 import type { Mesh } from "../shard/mesh.ts";
-import { splitItem } from "../shard/step.ts";
+import { settleParameters } from "../shard/settle.ts";
+import type { SplitGraph } from "../shard/split-source.ts";
 import { groupNumbers } from "./group-numbers.ts";
 import { splitOptions } from "./item-plan.ts";
 import { partition } from "./partition.ts";
@@ -35,6 +36,8 @@ export interface CompiledStep {
   readonly parameters: readonly ParameterSpec[];
   readonly statistics: readonly StateSpec[];
   readonly optimizerStates: TrainingStep["optimizerStates"];
+  /** The model split over the meshes, for one item: how its parameters lie. */
+  readonly split: SplitGraph;
   /** Number of losses in the whole mini-batch: what it counts where the data does not say how many targets are valid. */
   readonly targets: number;
 }
@@ -53,8 +56,9 @@ export function compileTraining(source: CompileSource, layout: Layout, shape: Ba
       : { recompute: new Set(layout.recompute === "full" ? groups : layout.recompute) };
   const steps = forwards.map((graph) => trainingStep(graph, { optimizer: source.optimizer, ...again }));
   const step = steps[0] as TrainingStep;
+  const shared = sharedSource(source, layout, items.shapes[0] ?? shape, shape);
   const programs = partition({
-    ...sharedSource(source, layout, items.shapes[0] ?? shape, shape),
+    ...shared,
     weights: layout.weights,
     replicas: items.slices.map((slices, replica) => ({
       ...ownSteps(steps, slices),
@@ -71,6 +75,7 @@ export function compileTraining(source: CompileSource, layout: Layout, shape: Ba
     parameters: step.parameters,
     statistics: step.states.filter(({ kind }) => kind === "statistic"),
     optimizerStates: step.optimizerStates,
+    split: shared.settled,
     targets,
   };
 }
@@ -89,8 +94,9 @@ export function compileEvaluation(source: CompileSource, layout: Layout, shape: 
     chunks: 1,
     weights: "fused",
   }).filter(({ phase }) => phase === "F");
+  const shared = sharedSource(source, layout, items.shapes[0] ?? shape, shape);
   const programs = partition({
-    ...sharedSource(source, layout, items.shapes[0] ?? shape, shape),
+    ...shared,
     weights: "fused",
     replicas: items.slices.map((slices, replica) => ({
       ...ownSteps(steps, slices),
@@ -106,6 +112,7 @@ export function compileEvaluation(source: CompileSource, layout: Layout, shape: 
     parameters: graph.parameters,
     statistics: states,
     optimizerStates: [],
+    split: shared.settled,
     targets: items.slices.flat(2).reduce((sum, { step }) => sum + (graphs[step]?.targets ?? 0), 0),
   };
 }
@@ -160,9 +167,10 @@ function sharedSource(source: CompileSource, layout: Layout, item: BatchShape, t
     meshes: layout.stages.map((stage): Mesh => ({ axes: meshAxes(stage) })),
     shardings: layout.shardings ?? {},
     numberOf: groupNumbers(layout),
+    sharesUpdate: layout.zero === 1 && replicaCount(layout) > 1,
   };
-  const { graph, states } = forward(source, item, total, true);
-  const settled = splitItem({ item: graph, states, gradients: [] }, splitOptions(shared));
+  const { graph } = forward(source, item, total, true);
+  const settled = settleParameters(graph, splitOptions(shared));
   return { ...shared, settled };
 }
 

@@ -2,7 +2,7 @@
 
 import { sliceWeightGradients } from "../autodiff/slice.ts";
 import { stateNames } from "../autodiff/training-step.ts";
-import type { Graph, Node, Phase, ValueId } from "../graph/graph.ts";
+import type { Graph, GraphInput, Node, Phase, ValueId } from "../graph/graph.ts";
 import { noMesh, rankCount } from "../shard/mesh.ts";
 import { splitGroup } from "../shard/sharded.ts";
 import type { SplitGraph } from "../shard/split-source.ts";
@@ -71,7 +71,7 @@ export function planItem(step: PartitionStep, source: ReplicaSource): ItemPlan {
     ...usesOf(graph, source),
     namesOf,
     valueOf: new Map(graph.outputs.map(({ name, value }) => [name, value])),
-    placeOf: sumsInPlace(graph),
+    placeOf: sumsInPlace(graph, () => false),
   };
 }
 
@@ -128,8 +128,11 @@ function usesOf(graph: Graph, source: ReplicaSource): Pick<ItemPlan, "makerOf" |
   return { makerOf, usersOf };
 }
 
-/** Sums over ranks whose operand is made for them alone replace it. */
-export function sumsInPlace(graph: Graph): ReadonlyMap<ValueId, ValueId> {
+/** Sums over ranks whose operand is made for them alone, or is an input that `mayReplace`, replace it. */
+export function sumsInPlace(
+  graph: Graph,
+  mayReplace: (input: GraphInput) => boolean,
+): ReadonlyMap<ValueId, ValueId> {
   const uses = new Map<ValueId, number>();
   const count = (value: ValueId) => uses.set(value, (uses.get(value) ?? 0) + 1);
   for (const node of graph.nodes) for (const value of node.inputs) count(value);
@@ -138,7 +141,8 @@ export function sumsInPlace(graph: Graph): ReadonlyMap<ValueId, ValueId> {
   for (const node of graph.nodes) {
     if (node.op.kind !== "all-reduce") continue;
     node.inputs.forEach((value, i) => {
-      if (uses.get(value) === 1 && value >= graph.inputs.length)
+      const input = graph.inputs[value];
+      if (uses.get(value) === 1 && (input === undefined || mayReplace(input)))
         places.set(node.outputs[i] as ValueId, value);
     });
   }

@@ -8,6 +8,7 @@
 import { invariant } from "../base/errors.ts";
 import type { Program } from "../program/program.ts";
 import { type Action, piecesOf, type Weights } from "../schedule/action.ts";
+import { noMesh, rankCount } from "../shard/mesh.ts";
 import type { SplitGraph } from "../shard/split-source.ts";
 import { addUp } from "./add-up.ts";
 import { DeviceWriter } from "./device-writer.ts";
@@ -27,13 +28,30 @@ export function partition(source: PartitionSource): readonly Program[] {
   const [split] = replicas.map((replica) => writeItems(replica, writers, mail));
   invariant(split !== undefined, "at least one replica");
   addUp(source, split, writers);
-  for (const replica of replicas) {
+  for (const replica of source.sharesUpdate ? [joined(replicas)] : replicas) {
     const [first] = replica.steps;
     invariant(first !== undefined, "at least one step");
     const { update } = first;
     if (update !== undefined) new UpdateWriter({ ...first, update }, split, replica, writers, mail).write();
   }
   return writers.map((writer) => writer.build());
+}
+
+/** All replicas as one, with a further axis `data` on every mesh. */
+function joined(replicas: readonly ReplicaSource[]): ReplicaSource {
+  const [first] = replicas;
+  invariant(first !== undefined, "at least one replica");
+  const { schedule, meshes } = first;
+  return {
+    ...first,
+    schedule: schedule.map((_, device) => replicas.flatMap((replica) => replica.schedule[device] ?? [])),
+    meshes: meshes.map(({ axes }) => ({ axes: [{ axis: "data", size: replicas.length }, ...axes] })),
+    deviceOf: (stage, rank) => {
+      const count = rankCount(meshes[stage] ?? noMesh);
+      const replica = replicas[Math.floor(rank / count)] ?? first;
+      return replica.deviceOf(stage, rank % count);
+    },
+  };
 }
 
 /** Writes all items of a replica; returns how the first one's graph is split. */

@@ -51,6 +51,8 @@ export type ReplicaSource = Replica & Shared;
 export interface PartitionSource extends Shared {
   /** Number of devices of the step. */
   readonly devices: number;
+  /** Whether the replicas share the update (ZeRO stage 1). */
+  readonly sharesUpdate: boolean;
   /** At least one; no two share a device. */
   readonly replicas: readonly Replica[];
 }

@@ -11,9 +11,10 @@ export interface Target {
   readonly accumulate: boolean;
 }
 
-/** Kernels by segment and destinations, so that items share them. */
+/** Kernels by what they compute, so that items and equal steps share them. */
 export class TargetGraphs {
   readonly #graphs = new Map<Graph, Map<string, Graph>>();
+  readonly #distinct = new Map<string, Graph>();
   readonly #copies = new Map<string, Graph>();
 
   /** A kernel that gives its operand. */
@@ -29,10 +30,27 @@ export class TargetGraphs {
     const known = this.#graphs.get(segment) ?? new Map<string, Graph>();
     this.#graphs.set(segment, known);
     const key = targets.map(({ position, accumulate }) => `${position}${accumulate ? "+" : ""}`).join(" ");
-    const graph = known.get(key) ?? build(segment, targets);
+    const graph = known.get(key) ?? this.#share(build(segment, targets));
     known.set(key, graph);
     return graph;
   }
+
+  #share(graph: Graph): Graph {
+    const signature = signatureOf(graph);
+    const known = this.#distinct.get(signature) ?? graph;
+    this.#distinct.set(signature, known);
+    return known;
+  }
+}
+
+/** What a graph computes: everything but the names of its inputs. */
+function signatureOf({ inputs, nodes, outputs, types }: Graph): string {
+  const roles = inputs.map(({ role, group }) => [role, group]);
+  return JSON.stringify([roles, nodes, outputs, types], (_key, value: unknown) =>
+    typeof value === "number" && (!Number.isFinite(value) || Object.is(value, -0))
+      ? `${1 / value} ${value}`
+      : value,
+  );
 }
 
 function build(segment: Graph, targets: readonly Target[]): Graph {

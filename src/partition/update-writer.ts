@@ -65,7 +65,7 @@ export class UpdateWriter {
     this.#source = source;
     this.#writers = writers;
     this.#mail = mail;
-    this.#places = sumsInPlace(update);
+    this.#places = sumsInPlace(update, ({ role }) => role === "gradient");
     this.#scales = update.outputs.flatMap(({ name, value }) =>
       partOf(this.#split, name).of === scaleOutput ? [value] : [],
     );
@@ -114,7 +114,7 @@ export class UpdateWriter {
     for (const value of this.#update.inputs.keys()) this.#send(value);
     for (const segment of this.#segments) {
       if (segment.exchange === undefined) this.#run(segment);
-      else this.#exchange(segment.group, segment.exchange);
+      else this.#exchange(segment, segment.exchange);
       for (const value of segment.outputs) this.#send(value);
     }
     this.#sendCopies();
@@ -157,7 +157,8 @@ export class UpdateWriter {
   }
 
   /** What the devices of a mesh exchange. */
-  #exchange(group: string, { op, inputs, outputs }: NonNullable<Segment["exchange"]>): void {
+  #exchange({ group, place }: Segment, { op, inputs, outputs }: NonNullable<Segment["exchange"]>): void {
+    const isLate = !place.endsWith(isBefore);
     const ranks = devicesOfGroup(group, this.#source);
     const sizes = (op.kind === "all-gather" ? inputs : outputs).map((value) =>
       sizeOf((this.#update.types[value] as TensorType).shape),
@@ -166,7 +167,9 @@ export class UpdateWriter {
     ranks.forEach((device, i) => {
       const writer = this.#writers[device] as DeviceWriter;
       const buffer = this.#input(writer, inputs[i] as ValueId);
-      const into = writer.buffer(this.#specOf(outputs[i] as ValueId, device));
+      if (isLate) this.#guard(writer);
+      const [lasting] = this.#lasting(outputs[i] as ValueId);
+      const into = writer.buffer(lasting ?? this.#specOf(outputs[i] as ValueId, device));
       if (op.kind !== "all-reduce") writer.add({ kind: op.kind, buffer, into, sizes, ...meeting });
       else {
         invariant(into === buffer, "what is summed in the update is summed in place");
@@ -195,16 +198,24 @@ export class UpdateWriter {
 
   /** Where a result goes: the lasting tensors it renews, and a buffer of its own if another segment uses it. */
   #targets(writer: DeviceWriter, value: ValueId, position: number): Target[] {
+    const own = this.#users.has(value) ? [this.#specOf(value, writer.device)] : [];
+    return [...own, ...this.#lasting(value)].map((spec) => ({
+      position,
+      buffer: writer.buffer(spec),
+      accumulate: false,
+    }));
+  }
+
+  /** The lasting tensors and results that a value is. */
+  #lasting(value: ValueId): readonly BufferSpec[] {
     const type = this.#update.types[value] as TensorType;
-    const lasting = this.#update.outputs.flatMap((output): BufferSpec[] => {
+    return this.#update.outputs.flatMap((output): BufferSpec[] => {
       if (output.value !== value) return [];
       const input = this.#update.inputs.find(({ name }) => name === output.name);
       const { of: name, block } = partOf(this.#split, output.name);
       if (input !== undefined) return [{ name, type, kind: kindOf(input), ...(block && { block }) }];
       return name === normOutput ? [{ name, type, kind: "result" }] : [];
     });
-    const own = this.#users.has(value) ? [this.#specOf(value, writer.device)] : [];
-    return [...own, ...lasting].map((spec) => ({ position, buffer: writer.buffer(spec), accumulate: false }));
   }
 
   /** Sends a value from where it is made to every other device that uses it. */
@@ -262,6 +273,8 @@ export class UpdateWriter {
 
   /** The loss is a result of the device that computes it, and passes through others. */
   #specOf(value: ValueId, device: number): BufferSpec {
+    const place = this.#places.get(value);
+    if (place !== undefined && place < this.#update.inputs.length) return this.#specOf(place, device);
     const type = this.#update.types[value] as TensorType;
     const input = this.#update.inputs[value];
     if (input === undefined) return { name: `U%${this.#nameOf(value)}`, type, kind: "activation" };

@@ -257,7 +257,17 @@ function withMates(
   return (owner, device) =>
     isSame(owner, device) ||
     areMates(owner, device) ||
+    shareUpdate(programs[owner], device) ||
     programs.some((_, other) => areMates(owner, other) && isSame(other, device));
+}
+
+/** Whether a device adds up gradients in U with another one: each has a part of the sum, and of the update. */
+function shareUpdate(program: Program | undefined, device: number): boolean {
+  const meetings = program === undefined ? [] : collectivesOf(program);
+  return meetings.some(
+    ({ instruction: { kind, phase, ranks } }) =>
+      kind === "reduce-scatter" && phase === "U" && ranks.includes(device),
+  );
 }
 
 /** Names of the gradients that the runs of a device write. */
@@ -328,7 +338,7 @@ function holderFault(
     instructions.some((instruction) => instruction.kind === kind && writesOf(instruction).includes(buffer));
   const [owner] = updates;
   if (owner === undefined)
-    return hasGradient(programs, name) && !isWrittenBy("all-gather")
+    return hasGradient(programs, name) && !isWrittenBy("all-gather") && !isWrittenBy("receive")
       ? `parameter "${name}" has a gradient, but no U run updates it: it must have one owner`
       : undefined;
   const isRenewed =

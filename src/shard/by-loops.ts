@@ -9,7 +9,7 @@ import { localise } from "./localise.ts";
 import { passesSums } from "./partial.ts";
 import { addedUp, notePositions } from "./positions.ts";
 import { eachRank, type Sharded } from "./sharded.ts";
-import { localShape, type Sharding } from "./sharding.ts";
+import { axesOf, localShape, type Sharding, sizeOfFactors } from "./sharding.ts";
 import type { Site } from "./site.ts";
 
 /** Splits an operation along its loops: parallel ones split the results, reduced ones leave them partial. */
@@ -34,16 +34,23 @@ export interface LoopPlan {
 
 /** What the loops make of operands that lie as `own` says; partial ones stay partial along `passed`, and so are the results. */
 export function planLoops(
-  { source, node, place, values, operands, results }: Site,
+  site: Site,
   own: readonly (Sharding | undefined)[],
   passed: Sharding["partial"],
 ): LoopPlan {
+  const { node, operands, results } = site;
   const space = rulesOf(node.op.kind).space(node.op, operands, results);
-  const given = loopsOf(space, own, (loop) => {
-    const kind = space.loops[loop]?.kind;
-    return kind === "parallel" || kind === "reduce";
-  });
-  const loops = chooseLoops(source, values, node, place, space, given);
+  const brought = (shardings: readonly (Sharding | undefined)[]) =>
+    loopsOf(space, shardings, (loop) => {
+      const kind = space.loops[loop]?.kind;
+      return kind === "parallel" || kind === "reduce";
+    });
+  const given = brought(own);
+  const isTaken = [...given.values()].some((factors) => axesOf(factors).includes("tensor"));
+  const chosen = chooseLoops(site, space, isTaken);
+  const kept = isTaken && chosen.size > 0 ? brought(own.map(withoutTensor)) : given;
+  const isFree = [...chosen.keys()].every((loop) => !kept.has(loop));
+  const loops = isFree ? new Map([...kept, ...chosen]) : given;
   const targets = operands.map(({ shape }, i): Sharding => {
     const partial = own[i]?.partial.length ? passed : [];
     return { ...shardingBy(space, space.operands[i] ?? [], shape, loops), partial };
@@ -53,6 +60,18 @@ export function planLoops(
     return { ...shardingBy(space, space.results[i] ?? [], shape, loops), partial };
   });
   return { operands: targets, results: shardings };
+}
+
+/** A sharding whose splits along the tensor axis are to be given up. */
+function withoutTensor(sharding: Sharding | undefined): Sharding | undefined {
+  return (
+    sharding && {
+      ...sharding,
+      dims: sharding.dims.map((factors) =>
+        axesOf(factors).includes("tensor") ? [{ size: sizeOfFactors(factors) }] : factors,
+      ),
+    }
+  );
 }
 
 /** Axes along which operands stay partial. */

@@ -1,6 +1,7 @@
 /**
  * Where the tensor axis starts: a layer whose weights are not split yet, and whose input does not split it, gets its output features
- * (columns) split. The next layer then finds its input split, and follows with its input features (rows):
+ * (columns) split. The next layer then finds its input split, and follows with its input features (rows).
+ * A layer with fewer output features than devices gets its input features split at once:
  *
  *     x ── w₁ [H/tensor, I] ──► h [.., H/tensor] ── w₂ [O, H/tensor] ──► y + tensor      (one all-reduce for the pair)
  *
@@ -8,40 +9,91 @@
  */
 
 import { type Graph, type Node, typeOf } from "../graph/graph.ts";
+import type { OpKind } from "../graph/op.ts";
 import type { IterationSpace } from "../graph/op-rules.ts";
 import { rulesOf } from "../graph/op-table.ts";
-import { sameShape, sizeOf } from "../graph/shape.ts";
+import { type Shape, sameShape, sizeOf } from "../graph/shape.ts";
 import { type LoopFactors, splitLoops } from "./follow.ts";
 import type { Axis } from "./mesh.ts";
-import { axesOf, type Factors } from "./sharding.ts";
-import type { SplitSource } from "./split-source.ts";
-import type { StagePlace, Values } from "./values.ts";
+import type { Factors } from "./sharding.ts";
+import type { Site } from "./site.ts";
 
-/** `loops` with a split along the tensor axis, where this node is the first to use a weight and no operand brings one. */
-export function chooseLoops(
-  source: SplitSource,
-  values: Values,
-  node: Node,
-  place: StagePlace,
-  space: IterationSpace,
-  loops: LoopFactors,
-): LoopFactors {
+/** Operations whose weights the tensor axis can split by their loops, and the operand and dims in question; all dims where it does not say. */
+const weighty: { readonly [K in OpKind]?: { readonly operand?: number; readonly dims?: readonly number[] } } =
+  {
+    matmul: {},
+    conv2d: { operand: 1, dims: [0, 1] },
+  };
+
+/**
+ * The loops that the tensor axis splits because of the weights that this node is the first to use: as the layout says, else, where no
+ * operand brings a split along that axis, the first dim that has a piece for every device.
+ */
+export function chooseLoops(site: Site, space: IterationSpace, isTaken: boolean): LoopFactors {
+  const { source, node, place, values } = site;
   const along = place.mesh.axes.find(({ axis }) => axis === "tensor");
-  const isTaken = [...loops.values()].some((factors) => axesOf(factors).includes("tensor"));
-  if (along === undefined || isTaken) return loops;
+  const rule = weighty[node.op.kind];
+  if (along === undefined || rule === undefined) return new Map();
   for (const [operand, value] of node.inputs.entries()) {
     const entry = values.entry(value);
-    if (entry.kind !== "open" || !entry.isParameter) continue;
-    const dim = source.chosen.get(entry.name) ?? firstDim(node, space, operand);
-    if (dim === undefined || dim === "whole") continue;
-    const index = space.operands[operand]?.[dim] ?? [];
-    const grain = grainOf(source.graph, node, space, index);
-    const factors = splitDim(entry.type.shape[dim] as number, grain, along);
-    const split = factors && splitLoops(space, index, factors);
-    if (split?.every(([loop]) => !loops.has(loop) && space.loops[loop]?.kind !== "whole") === true)
-      return new Map([...loops, ...split]);
+    if (entry.kind !== "open" || !entry.isParameter || (rule.operand ?? operand) !== operand) continue;
+    const asked = source.chosen.get(entry.name);
+    if (asked === "whole" || (asked === undefined && isTaken)) continue;
+    const wanted = asked === undefined ? defaultDims(node, space, operand) : [asked];
+    const dims = wanted.filter((dim) => rule.dims?.includes(dim) !== false);
+    const weight = { name: entry.name, shape: entry.type.shape, operand };
+    const loops = loopsOfWeight(site, space, weight, dims, along);
+    if (loops !== undefined) return loops;
   }
-  return loops;
+  return new Map();
+}
+
+/** The loops of the first of some dims of a weight that has a piece for every device; heads are not tried another way. */
+function loopsOfWeight(
+  site: Site,
+  space: IterationSpace,
+  { name, shape, operand }: { readonly name: string; readonly shape: Shape; readonly operand: number },
+  dims: readonly number[],
+  along: Axis,
+): LoopFactors | undefined {
+  for (const dim of dims) {
+    const index = space.operands[operand]?.[dim] ?? [];
+    const grain = grainOf(site.source.graph, site.node, space, index);
+    const factors = splitWeight(site, { name, shape, dim, grain }, along);
+    const split = factors && splitLoops(space, index, factors);
+    if (split?.every(([loop]) => space.loops[loop]?.kind !== "whole") === true) return new Map(split);
+    if (grain > 1) return undefined;
+  }
+  return undefined;
+}
+
+/** One dim of a weight that is to be split. */
+interface WeightDim {
+  readonly name: string;
+  readonly shape: Shape;
+  readonly dim: number;
+  /** Elements that stay together; default 1. */
+  readonly grain?: number;
+  /** Blocks that each have all pieces, such as the gates of a recurrent layer; default 1. */
+  readonly blocks?: number;
+  /** What a piece is called where it is one element. */
+  readonly unit?: string;
+}
+
+/** A dim of a weight (one of its blocks) split along the axis; where it has fewer pieces than devices, that is kept in mind. */
+export function splitWeight(
+  { limits, place }: Pick<Site, "limits" | "place">,
+  { name, shape, dim, grain = 1, blocks = 1, unit = "elements" }: WeightDim,
+  along: Axis,
+): Factors | undefined {
+  const size = (shape[dim] ?? Number.NaN) / blocks;
+  const factors = splitDim(size, grain, along);
+  const pieces = size / grain;
+  if (factors === undefined && Number.isInteger(pieces)) {
+    const what = grain > 1 ? `heads of ${grain}` : unit;
+    limits.push({ group: place.group, axis: along.axis, parameter: name, dim, pieces, unit: what });
+  }
+  return factors;
 }
 
 /**
@@ -77,12 +129,11 @@ export function splitDim(size: number, grain: number, along: Axis): Factors | un
   return [{ size: pieces, along }, ...(grain > 1 ? [{ size: grain }] : [])];
 }
 
-/** The dim of a layer's weight that its results have: output features of a linear layer, output channels of a convolution. */
-function firstDim({ op }: Node, space: IterationSpace, operand: number): number | undefined {
-  if (op.kind === "conv2d") return operand === 1 ? 0 : undefined;
-  if (op.kind !== "matmul") return undefined;
+/** The dims of a layer's weight to try: first the one that its results have (output features, output channels), then input features. */
+function defaultDims({ op }: Node, space: IterationSpace, operand: number): readonly number[] {
+  if (op.kind === "conv2d") return [0];
   const dims = space.operands[operand] ?? [];
-  if (dims.length !== 2) return undefined;
-  const at = dims.findIndex(([loop]) => space.loops[loop ?? -1]?.kind === "parallel");
-  return at < 0 ? undefined : at;
+  if (dims.length !== 2) return [];
+  const isOutput = ([loop]: readonly number[]) => space.loops[loop ?? -1]?.kind === "parallel";
+  return [0, 1].toSorted((a, b) => Number(isOutput(dims[b] ?? [])) - Number(isOutput(dims[a] ?? [])));
 }

@@ -13,27 +13,37 @@ import { UserError } from "../base/errors.ts";
 import { GraphBuilder } from "../graph/builder.ts";
 import { type Graph, typeOf } from "../graph/graph.ts";
 import { byLoops } from "./by-loops.ts";
+import { unmetDemands } from "./demands.ts";
 import { freeValue } from "./free.ts";
 import { declareInputs } from "./inputs.ts";
 import { rankCount } from "./mesh.ts";
 import { declareOutputs } from "./outputs.ts";
 import { specialRules } from "./rules.ts";
 import type { Sharded } from "./sharded.ts";
+import { axesOf } from "./sharding.ts";
 import type { Site, SplitContext } from "./site.ts";
 import type { Part, SplitGraph, SplitSource } from "./split-source.ts";
 import { type StagePlace, Values } from "./values.ts";
 
-export function splitGraph(source: SplitSource): SplitGraph {
+/**
+ * Throws a `UserError` that lists all reasons why it cannot be split as asked; where it `settles` how parameters lie, also why what the
+ * layout asks for would split nothing.
+ */
+export function splitGraph(source: SplitSource, settles = false): SplitGraph {
   const { graph } = source;
   const builder = new GraphBuilder();
+  const problems = new Set<string>();
   const context: SplitContext = {
     source,
     builder,
-    values: new Values(),
+    values: new Values({ chosen: source.chosen, problems }),
     uses: usesOf(graph),
     positions: new Map(),
     tables: new Map(),
-    problems: new Set(),
+    stacks: new Map(),
+    problems,
+    limits: [],
+    carried: new Map(),
   };
   const parts = new Map<string, Part>();
   declareInputs(context, parts);
@@ -43,8 +53,8 @@ export function splitGraph(source: SplitSource): SplitGraph {
     const results = node.outputs.map((value) => typeOf(graph, value));
     splitNode({ ...context, node, place, operands, results });
   }
-  if (context.problems.size > 0)
-    throw new UserError("the model cannot be split over these devices", [...context.problems]);
+  if (settles) for (const problem of unmetDemands(context)) problems.add(problem);
+  if (problems.size > 0) throw new UserError("the model cannot be split over these devices", [...problems]);
   const outputs = declareOutputs(context, parts);
   const inputs = new Map(
     graph.inputs.flatMap(({ name }, value) => {
@@ -74,7 +84,9 @@ function splitNode(site: Site): void {
   else give(site, (isOne ? undefined : specialRules[node.op.kind]?.(site)) ?? byLoops(site));
 }
 
-function give({ node, place, values }: Site, made: readonly Sharded[]): void {
+function give({ node, place, values, carried }: Site, made: readonly Sharded[]): void {
+  const axes = made.flatMap(({ sharding }) => [...sharding.dims.flatMap(axesOf), ...sharding.partial]);
+  carried.set(place.stage, new Set([...(carried.get(place.stage) ?? []), ...axes]));
   made.forEach((value, i) => {
     values.set(node.outputs[i] as number, { kind: "made", place, value });
   });

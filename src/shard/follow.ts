@@ -5,7 +5,7 @@
  */
 
 import type { DimIndex, IterationSpace } from "../graph/op-rules.ts";
-import type { MeshAxis } from "../layout/layout.ts";
+import type { SplitAxis } from "./mesh.ts";
 import { axesOf, type Factor, type Factors, isSplit, type Sharding, tidy } from "./sharding.ts";
 
 /** The loops that are split, by index into the space's loops. */
@@ -21,7 +21,7 @@ export function loopsOf(
   allowed: (loop: number) => boolean,
 ): LoopFactors {
   const chosen = new Map<number, Factors>();
-  const taken = new Set<MeshAxis>();
+  const taken = new Set<SplitAxis>();
   const wishes = operands.flatMap((sharding, operand) =>
     (sharding?.dims ?? []).map((factors, dim) => ({ factors, loops: space.operands[operand]?.[dim] ?? [] })),
   );
@@ -63,7 +63,7 @@ export function shardingBy(
 }
 
 /** Axes along which results that sum over split loops are partial. */
-export function partialBy(space: IterationSpace, loops: LoopFactors): readonly MeshAxis[] {
+export function partialBy(space: IterationSpace, loops: LoopFactors): readonly SplitAxis[] {
   return [...loops].flatMap(([loop, factors]) =>
     space.loops[loop]?.kind === "reduce" ? axesOf(factors) : [],
   );

@@ -98,9 +98,11 @@ function ownInput(
   };
   const given = source.given.get(name);
   if (given === undefined) return { kind: "open", name, type, isParameter: role === "parameter", declare };
-  const { stage, mesh, isMade } = given;
-  const place: StagePlace = { builder, group: given.group, phase: "F", stage, mesh };
-  return { kind: "made", place, value: declare(place, given.sharding), ...(!isMade && { input: name }) };
+  const { group, stage, mesh, isMade, sharding, summed } = given;
+  const place: StagePlace = { builder, group, phase: isMade ? "U" : "F", stage, mesh };
+  const declared = { ...declare(place, sharding), sharding };
+  const value = summed === undefined ? declared : reshard(place, declared, summed);
+  return { kind: "made", place, value, ...(!isMade && { input: name }) };
 }
 
 /** The gradient that arrives at a carried state lies as the state does. */

@@ -7,9 +7,12 @@
 
 import type { MeshAxis } from "../layout/layout.ts";
 
+/** The axes of a mesh; `data` only where replicas share an update. */
+export type SplitAxis = MeshAxis | "data";
+
 /** One axis and the number of devices along it. */
 export interface Axis {
-  readonly axis: MeshAxis;
+  readonly axis: SplitAxis;
   readonly size: number;
 }
 
@@ -24,7 +27,7 @@ export function rankCount({ axes }: Mesh): number {
 }
 
 /** Position of a rank along an axis; 0 where the mesh does not have it. */
-export function coordinate({ axes }: Mesh, rank: number, axis: MeshAxis): number {
+export function coordinate({ axes }: Mesh, rank: number, axis: SplitAxis): number {
   const at = axes.findIndex((own) => own.axis === axis);
   if (at < 0) return 0;
   const inner = axes.slice(at + 1).reduce((product, { size }) => product * size, 1);
@@ -32,7 +35,7 @@ export function coordinate({ axes }: Mesh, rank: number, axis: MeshAxis): number
 }
 
 /** The ranks that differ only along `over`, set by set, each in order; every rank is in one set. */
-export function ranksAlong(mesh: Mesh, over: readonly MeshAxis[]): readonly (readonly number[])[] {
+export function ranksAlong(mesh: Mesh, over: readonly SplitAxis[]): readonly (readonly number[])[] {
   const sets = new Map<string, number[]>();
   for (let rank = 0; rank < rankCount(mesh); rank++) {
     const others = mesh.axes.filter(({ axis }) => !over.includes(axis));

@@ -18,12 +18,13 @@ export function declareOutputs(context: SplitContext, parts: Map<string, Part>):
     const place = placeOf(context, value);
     const target = targetOf(context, name, value);
     const given = values.get(value, place, target);
+    const isRenewed = source.graph.inputs.some((input) => input.name === name && input.role === "parameter");
     spreads.set(name, { stage: place.stage, mesh: place.mesh, sharding: given.sharding });
     given.parts.forEach((part, rank) => {
       const own = partName(name, place.mesh, rank);
       const block = blockOf(given.sharding, place.mesh, rank);
       if (own !== name) parts.set(own, { of: name, rank, ...(block && { block }) });
-      builder.output(own, settled(context, place, rank, part));
+      builder.output(own, isRenewed ? part : settled(context, place, rank, part));
     });
   }
   return spreads;
@@ -53,7 +54,7 @@ function renewedBy(name: string): string {
   return name.startsWith("grad:state:") ? name.slice("grad:".length) : name;
 }
 
-/** What a collective gives is not an output itself: an operation of one rank has to write what lasts. */
+/** What a collective gives is not an output itself, but for gathered parameters: an operation of one rank has to write what lasts. */
 function settled({ builder }: SplitContext, place: StagePlace, rank: number, part: Tensor): Tensor {
   const maker = builder.groupOf(part);
   if (maker === undefined || splitGroup(maker).ranks.length === 1) return part;

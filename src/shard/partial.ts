@@ -1,11 +1,11 @@
 /** Which operations work on sums that are not added up yet: f(a) + f(b) = f(a + b). Adding up later means adding up less often. */
 
 import type { Op } from "../graph/op.ts";
-import type { MeshAxis } from "../layout/layout.ts";
+import type { SplitAxis } from "./mesh.ts";
 
 /** What is known of an operand: along which axes it is partial, how many uses it has, and how many elements. */
 export interface Summand {
-  readonly partial: readonly MeshAxis[];
+  readonly partial: readonly SplitAxis[];
   readonly uses: number;
   readonly size: number;
 }
@@ -14,7 +14,7 @@ export interface Summand {
  * The axes along which the results stay partial, with all partial operands as they are; none: the operands have to be added up first.
  * A value with several uses is added up once, for all of them.
  */
-export function passesSums(op: Op, operands: readonly Summand[], resultSize: number): readonly MeshAxis[] {
+export function passesSums(op: Op, operands: readonly Summand[], resultSize: number): readonly SplitAxis[] {
   const [a, b] = operands;
   const open = operands.filter(({ partial }) => partial.length > 0);
   if (a === undefined || open.length === 0 || open.some(({ uses }) => uses > 1)) return [];

@@ -10,8 +10,7 @@
 import { concat, reshape, slice, split } from "../graph/functions.ts";
 import { type Shape, sizeOf } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import type { MeshAxis } from "../layout/layout.ts";
-import { type Mesh, ranksAlong } from "./mesh.ts";
+import { type Mesh, ranksAlong, type SplitAxis } from "./mesh.ts";
 import { onEach, type Place, type Sharded, together } from "./sharded.ts";
 import {
   axesOf,
@@ -50,7 +49,7 @@ function addUp(place: Place, value: Sharded, target: Sharding): Sharded {
   return { ...current, parts, sharding: withoutPartial(current.sharding, rest) };
 }
 
-function withoutPartial(sharding: Sharding, axes: readonly MeshAxis[]): Sharding {
+function withoutPartial(sharding: Sharding, axes: readonly SplitAxis[]): Sharding {
   return { ...sharding, partial: sharding.partial.filter((axis) => !axes.includes(axis)) };
 }
 
@@ -61,7 +60,7 @@ interface Point {
 }
 
 /** The factor that `target` splits along `axis`, where all other factors of its dim are as they are now. */
-function scatterPoint(now: Sharding, target: Sharding, axis: MeshAxis): Point | undefined {
+function scatterPoint(now: Sharding, target: Sharding, axis: SplitAxis): Point | undefined {
   for (const [dim, factors] of target.dims.entries()) {
     const at = factors.findIndex(({ along }) => along?.axis === axis);
     if (at < 0) continue;
@@ -71,12 +70,18 @@ function scatterPoint(now: Sharding, target: Sharding, axis: MeshAxis): Point | 
   return undefined;
 }
 
-function reduceScatter(place: Place, value: Sharded, axis: MeshAxis, { dim, factors, at }: Point): Sharded {
+function reduceScatter(place: Place, value: Sharded, axis: SplitAxis, { dim, factors, at }: Point): Sharded {
   const { mesh } = place;
   const sharding: Sharding = {
     dims: value.sharding.dims.with(dim, factors),
     partial: value.sharding.partial.filter((other) => other !== axis),
   };
+  if (isOutermost(dim, at)) {
+    const sizes = (ranks: readonly number[]) =>
+      ranks.map((rank) => localShape(sharding, mesh, rank)[0] as number);
+    const scatter = (ranks: readonly number[]) => ({ kind: "reduce-scatter", sizes: sizes(ranks) }) as const;
+    return { ...value, sharding, parts: together(place, [axis], value.parts, scatter) };
+  }
   const cuts = setsOf(mesh, axis);
   const flat = onEach(place, (rank) => {
     const part = value.parts[rank] as Tensor;
@@ -95,6 +100,11 @@ function reduceScatter(place: Place, value: Sharded, axis: MeshAxis, { dim, fact
   return { ...value, sharding, parts };
 }
 
+/** Whether the factor `at` of `dim` is the outermost of all, so that parts are neighbouring rows of dim 0. */
+function isOutermost(dim: number, at: number): boolean {
+  return dim === 0 && at === 0;
+}
+
 /** Gathers dim `dim` unless it is split as `target` says. */
 function gatherDim(place: Place, value: Sharded, dim: number, target: Factors): Sharded {
   const factors = value.sharding.dims[dim] as Factors;
@@ -104,13 +114,19 @@ function gatherDim(place: Place, value: Sharded, dim: number, target: Factors): 
   return current;
 }
 
-function gatherAxis(place: Place, value: Sharded, dim: number, axis: MeshAxis): Sharded {
+function gatherAxis(place: Place, value: Sharded, dim: number, axis: SplitAxis): Sharded {
   const { mesh } = place;
   const factors = value.sharding.dims[dim] as Factors;
   const at = factors.findIndex(({ along }) => along?.axis === axis);
   const factor = factors[at] as Factor;
   const dims = value.sharding.dims.with(dim, tidy(factors.with(at, { size: factor.size })));
   const sharding: Sharding = { ...value.sharding, dims };
+  if (isOutermost(dim, at))
+    return {
+      ...value,
+      sharding,
+      parts: together(place, [axis], value.parts, () => ({ kind: "all-gather" })),
+    };
   const flat = onEach(place, (rank) => {
     const part = value.parts[rank] as Tensor;
     return reshape(part, [sizeOf(part.shape)]);
@@ -172,7 +188,7 @@ function around(
 }
 
 /** The set of ranks along `axis` that each rank belongs to. */
-function setsOf(mesh: Mesh, axis: MeshAxis): { readonly of: (rank: number) => readonly number[] } {
+function setsOf(mesh: Mesh, axis: SplitAxis): { readonly of: (rank: number) => readonly number[] } {
   const sets = ranksAlong(mesh, [axis]);
   return { of: (rank) => sets.find((ranks) => ranks.includes(rank)) ?? [] };
 }

@@ -7,8 +7,7 @@ import type { Phase } from "../graph/graph.ts";
 import type { Op } from "../graph/op.ts";
 import type { Shape } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import type { MeshAxis } from "../layout/layout.ts";
-import { type Mesh, rankCount, ranksAlong } from "./mesh.ts";
+import { type Mesh, rankCount, ranksAlong, type SplitAxis } from "./mesh.ts";
 import type { Sharding } from "./sharding.ts";
 
 export interface Sharded {
@@ -62,7 +61,7 @@ export function onRank<T>({ builder, group, phase, mesh }: Place, rank: number, 
 /** One collective operation for every set of ranks that differ along `axes`; results by rank. */
 export function together(
   place: Place,
-  axes: readonly MeshAxis[],
+  axes: readonly SplitAxis[],
   parts: readonly Tensor[],
   opOf: (ranks: readonly number[]) => Op,
 ): readonly Tensor[] {

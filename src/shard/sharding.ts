@@ -7,8 +7,7 @@
  */
 
 import { type Shape, sizeOf } from "../graph/shape.ts";
-import type { MeshAxis } from "../layout/layout.ts";
-import { type Axis, coordinate, type Mesh } from "./mesh.ts";
+import { type Axis, coordinate, type Mesh, type SplitAxis } from "./mesh.ts";
 
 export interface Factor {
   readonly size: number;
@@ -21,7 +20,7 @@ export type Factors = readonly Factor[];
 
 export interface Sharding {
   readonly dims: readonly Factors[];
-  readonly partial: readonly MeshAxis[];
+  readonly partial: readonly SplitAxis[];
 }
 
 /** Every rank has the whole tensor. */
@@ -50,7 +49,7 @@ export function isSplit(factors: Factors): boolean {
   return factors.some(({ along }) => along !== undefined);
 }
 
-export function axesOf(factors: Factors): readonly MeshAxis[] {
+export function axesOf(factors: Factors): readonly SplitAxis[] {
   return factors.flatMap(({ along }) => along?.axis ?? []);
 }
 

@@ -39,6 +39,8 @@ export interface Spread extends StageMesh {
 export interface GivenInput extends Spread {
   /** The group whose devices have it. */
   readonly group: string;
+  /** The sharding that it is brought into before anything uses it. */
+  readonly summed?: Sharding;
   /** Whether the devices of other stages get it by a message, because it was made by the devices of its group. */
   readonly isMade: boolean;
 }

@@ -4,7 +4,8 @@ import { stateNames, type TrainingStep } from "../autodiff/training-step.ts";
 import type { Graph } from "../graph/graph.ts";
 import { lossOutput } from "../model/forward.ts";
 import { splitGraph } from "./expand.ts";
-import { rankCount } from "./mesh.ts";
+import { type Axis, rankCount } from "./mesh.ts";
+import type { Sharding } from "./sharding.ts";
 import type { GivenInput, SplitGraph, SplitSource } from "./split-source.ts";
 
 export type SplitOptions = Pick<SplitSource, "meshOf" | "chosen" | "timeDims">;
@@ -36,25 +37,49 @@ export function splitItem(step: Step, options: SplitOptions, settled?: SplitGrap
   return splitGraph({ ...options, graph: step.item, given, pending });
 }
 
-/** The update graph over the meshes: every rank updates what it has. Gradients and loss are summed over all ranks. */
+/**
+ * The update graph over the meshes: every rank updates what it has. Gradients and loss are summed over all ranks. On meshes with the
+ * axis `data` the replicas share the update (ZeRO stage 1: Rajbhandari et al. 2020, section 5.1): gradients arrive as they are, each
+ * replica gets its part of their sum, has that part of the optimizer's state, and updates that part of the parameter.
+ */
 export function splitUpdate(
-  { gradients, update, item }: Pick<TrainingStep, "gradients" | "update" | "item">,
+  { update, item }: Pick<TrainingStep, "update" | "item">,
   split: SplitGraph,
   options: SplitOptions,
 ): SplitGraph {
   if (!isSplit(item, options)) return unsplit(update, options);
-  const makers = new Map(gradients.map(({ output, group }) => [output, group]));
+  const makers = makersOf(item);
   const given = new Map(
     update.inputs.flatMap(({ name, role, group }): (readonly [string, GivenInput])[] => {
       if (role === "scalar") return [];
       const made = split.outputs.get(name);
       const spread = split.inputs.get(role === "state" ? parameterOf(name) : name) ?? made;
       if (spread === undefined) return [];
-      const sharding = { ...spread.sharding, partial: [] };
-      return [[name, { ...spread, sharding, group: makers.get(name) ?? group, isMade: made !== undefined }]];
+      const own = makers.get(name) ?? group;
+      const place = options.meshOf(own);
+      const data = place.mesh.axes.find(({ axis }) => axis === "data");
+      const dims = spread.sharding.dims;
+      const common = { ...place, group: own, isMade: made !== undefined };
+      const whole = { dims, partial: [] };
+      if (data === undefined || role === "parameter" || role === "data")
+        return [[name, { ...common, sharding: whole }]];
+      const shared = { dims: splitFirst(dims, data), partial: [] };
+      if (role === "state") return [[name, { ...common, sharding: shared }]];
+      const partial = [...spread.sharding.partial, data.axis];
+      return [[name, { ...common, sharding: { dims, partial }, summed: shared }]];
     }),
   );
   return splitGraph({ ...options, graph: update, given, pending: new Map() });
+}
+
+/** The dims with the first factor split that no axis splits yet and that is large enough; as they are where there is none. */
+function splitFirst(dims: Sharding["dims"], along: Axis): Sharding["dims"] {
+  for (const [dim, factors] of dims.entries()) {
+    const at = factors.findIndex((factor) => factor.along === undefined && factor.size >= along.size);
+    const { size } = factors[at] ?? { size: 0 };
+    if (at >= 0) return dims.with(dim, factors.with(at, { size, along }));
+  }
+  return dims;
 }
 
 /** The parameter of an optimizer state `<state>:<parameter>`. */
@@ -66,15 +91,19 @@ function isSplit({ nodes }: Graph, { meshOf }: SplitOptions): boolean {
   return [...new Set(nodes.map(({ group }) => group))].some((group) => rankCount(meshOf(group).mesh) > 1);
 }
 
+/** The group in which each output arises. */
+function makersOf({ nodes, outputs }: Graph): ReadonlyMap<string, string> {
+  const groups = new Map(nodes.flatMap((node) => node.outputs.map((value) => [value, node.group] as const)));
+  return new Map(outputs.map(({ name, value }) => [name, groups.get(value) ?? ""]));
+}
+
 /** A graph of which nothing is split, as it is. */
 function unsplit(graph: Graph, { meshOf }: SplitOptions): SplitGraph {
   const spread = (group: string, shape: readonly number[]) => ({
     ...meshOf(group),
     sharding: { dims: shape.map((size) => [{ size }]), partial: [] },
   });
-  const makers = new Map(
-    graph.nodes.flatMap(({ outputs, group }) => outputs.map((value) => [value, group] as const)),
-  );
+  const makers = makersOf(graph);
   const shapeOf = (value: number) => graph.types[value]?.shape ?? [];
   return {
     graph,
@@ -87,7 +116,7 @@ function unsplit(graph: Graph, { meshOf }: SplitOptions): SplitGraph {
     outputs: new Map(
       graph.outputs.map(({ name, value }) => [
         name,
-        spread(makers.get(value) ?? graph.inputs[value]?.group ?? "", shapeOf(value)),
+        spread(makers.get(name) || (graph.inputs[value]?.group ?? ""), shapeOf(value)),
       ]),
     ),
   };

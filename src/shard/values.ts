@@ -1,13 +1,15 @@
 /** The values of the whole graph while it is being split: how each lies on its mesh, and its parts in any other sharding asked for. */
 
-import { invariant, UserError } from "../base/errors.ts";
+import { invariant } from "../base/errors.ts";
+import { constant } from "../graph/functions.ts";
 import type { Phase, ValueId } from "../graph/graph.ts";
 import type { Shape, TensorType } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { type Mesh, rankCount, sameMesh, showMesh } from "./mesh.ts";
 import { cutOut, reshard } from "./reshard.ts";
-import { onRank, type Place, type Sharded } from "./sharded.ts";
-import { isSplit, type Sharding, sameSharding, showSharding, whole } from "./sharding.ts";
+import { onEach, onRank, type Place, type Sharded } from "./sharded.ts";
+import { isSplit, localShape, type Sharding, sameSharding, showSharding, whole } from "./sharding.ts";
+import type { SplitSource } from "./split-source.ts";
 
 /** Where a value is made or used. */
 export interface StagePlace extends Place {
@@ -49,11 +51,24 @@ interface Made<T> {
   readonly value: T;
 }
 
+/** What the values of a graph need to know of the graph's split. */
+interface Wishes {
+  /** Parameters that every rank is to have whole, by name. */
+  readonly chosen: SplitSource["chosen"];
+  /** Gets why a value cannot lie as it is needed. */
+  readonly problems: Set<string>;
+}
+
 export class Values {
+  readonly #wishes: Wishes;
   readonly #entries = new Map<ValueId, Entry>();
   /** Other shardings of values, with the phase in which they were made. */
   readonly #made = new Map<string, readonly Made<Sharded>[]>();
   readonly #cuts = new Map<string, readonly Made<readonly Tensor[]>[]>();
+
+  constructor(wishes: Wishes) {
+    this.#wishes = wishes;
+  }
 
   set(value: ValueId, entry: Entry): void {
     this.#entries.set(value, entry);
@@ -84,7 +99,8 @@ export class Values {
     const entry = this.entry(value);
     switch (entry.kind) {
       case "open": {
-        const declared = entry.declare(place, target);
+        const isWhole = this.#wishes.chosen.get(entry.name) === "whole";
+        const declared = entry.declare(place, isWhole ? whole(entry.type.shape) : target);
         this.set(value, { kind: "made", place, value: declared, input: entry.name });
         return this.get(value, place, target);
       }
@@ -127,7 +143,7 @@ export class Values {
     }
     return this.#keep(id, place, target, () =>
       input !== undefined
-        ? takeInput(input, place, value, target)
+        ? this.#takeInput(input, place, value, target)
         : this.#fetch(id, home, value, place, target),
     );
   }
@@ -141,6 +157,23 @@ export class Values {
     const dims = value.sharding.dims.map((own, dim) => (isSplit(own) ? own : (target.dims[dim] ?? own)));
     const cut = this.get(id, home, { dims: fitting(value.sharding.dims, dims), partial: [] });
     return reshard(place, cut, target);
+  }
+
+  /** An input that another stage has declared: its devices hold the same parts, or all hold it whole. */
+  #takeInput(name: string, place: StagePlace, value: Sharded, target: Sharding): Sharded {
+    const isWhole = !value.sharding.dims.some(isSplit);
+    if (!isWhole && !sameMesh(value.mesh, place.mesh)) {
+      this.#wishes.problems.add(
+        `"${name}" lies as ${showSharding(value.sharding)} on ${showMesh(value.mesh)} and is used by group "${place.group}" on ${showMesh(place.mesh)}: tied parameters need the same mesh in all their stages, or "shardings": {"${name}": "whole"}`,
+      );
+      return standIn(place, value, target);
+    }
+    const ranks = rankCount(place.mesh);
+    const parts = Array.from(
+      { length: ranks },
+      (_, rank) => value.parts[rank % value.parts.length] as Tensor,
+    );
+    return reshard(place, { ...value, mesh: place.mesh, parts }, target);
   }
 
   #keep(id: ValueId, place: StagePlace, target: Sharding, make: () => Sharded): Sharded {
@@ -165,16 +198,12 @@ function fitting(own: Sharding["dims"], wanted: Sharding["dims"]): Sharding["dim
   return new Set(axes).size === axes.length ? wanted : own;
 }
 
-/** An input that another stage has declared: its devices hold the same parts, or all hold it whole. */
-function takeInput(name: string, place: StagePlace, value: Sharded, target: Sharding): Sharded {
-  const isWhole = !value.sharding.dims.some(isSplit);
-  if (!isWhole && !sameMesh(value.mesh, place.mesh))
-    throw new UserError(
-      `"${name}" lies as ${showSharding(value.sharding)} on ${showMesh(value.mesh)} and is used by group "${place.group}" on ${showMesh(place.mesh)}: tied parameters need the same mesh in all their stages, or "shardings": {"${name}": "whole"}`,
-    );
-  const ranks = rankCount(place.mesh);
-  const parts = Array.from({ length: ranks }, (_, rank) => value.parts[rank % value.parts.length] as Tensor);
-  return reshard(place, { ...value, mesh: place.mesh, parts }, target);
+/** A value in the place of one that cannot be had, so that all other problems are found too. */
+function standIn(place: StagePlace, { dtype, shape }: Sharded, sharding: Sharding): Sharded {
+  const parts = onEach(place, (rank) =>
+    constant(place.builder, dtype, localShape(sharding, place.mesh, rank), 0),
+  );
+  return { dtype, shape, mesh: place.mesh, sharding, parts };
 }
 
 /** From a mesh on which the value is whole to any other one; each target rank gets its part from one source rank. */

@@ -148,7 +148,7 @@ test("all problems of a document are listed at once, each with its place", () =>
       "chunks: must be a positive whole number, got -1",
       'schedule: must be "naive" or "gpipe" or "1f1b" or "interleaved-1f1b" or "zero-bubble-h1" or "wavefront", got "2f2b"',
       'recompute: must be "none", "full" or a list of groups, got "some"',
-      'unknown field "mesh"; the fields are version, devices, stages, shardings, microBatches, chunks, shortestChunk, schedule, weights, recompute',
+      'unknown field "mesh"; the fields are version, devices, stages, shardings, zero, microBatches, chunks, shortestChunk, schedule, weights, recompute',
       'devices[1].name: device "cpu:0" is listed already in devices[0]',
       'devices[2]: device "cpu:9" holds no stage: give it one or leave it out',
       'stages[1].device: unknown device "cpu:7"; the devices are cpu:0, cpu:0, cpu:9',

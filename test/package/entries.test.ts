@@ -89,34 +89,22 @@ test("the command has exactly these commands and options", () => {
   const program = paraxisProgram(processTerminal([]), () => undefined);
   const commands = program.commands.map((command) => [
     `${command.name()} ${command.registeredArguments.map((argument) => argument.name()).join(" ")}`,
-    command.options.map(({ flags }) => flags),
+    command.options.map(({ flags }) => flags).toSorted(),
   ]);
   expect(program.options.map(({ flags }) => flags)).toEqual(["-V, --version"]);
+  const layout = names(`
+    threads|<n> devices|<list> place|<rules> data|<n> zero|<stage> tensor|<n> domain|<axes> layout|<file>
+    micro-batches|<n> chunks|<n> schedule|<name> weights|<when>
+  `);
+  const flags = (text: string) => names(text).map((name) => `--${name.replace("|", " ")}`);
   expect(commands).toEqual([
     [
       "train job",
-      [
-        "--steps <n>",
-        "--epochs <n>",
-        "--seed <n>",
-        "--threads <n>",
-        "--devices <list>",
-        "--place <rules>",
-        "--data <n>",
-        "--tensor <n>",
-        "--domain <axes>",
-        "--layout <file>",
-        "--micro-batches <n>",
-        "--chunks <n>",
-        "--schedule <name>",
-        "--weights <when>",
-        "--compare <n>",
-        "--engine <name>",
-        "--run-folder <dir>",
-        "--no-validation",
-        "--json",
-        "--quiet",
-      ],
+      flags(`
+        steps|<n> epochs|<n> seed|<n> ${layout.join(" ")} compare|<n> engine|<name> run-folder|<dir>
+        no-validation json quiet
+      `),
     ],
+    ["layout job", flags(`${layout.join(" ")} json`)],
   ]);
 });

@@ -2,7 +2,7 @@
 
 import { readFileSync, statSync } from "node:fs";
 import { register } from "node:module";
-import { extname, relative, resolve } from "node:path";
+import { basename, dirname, extname, relative, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { UserError } from "../../base/errors.ts";
 import { systemReason } from "../files/text-file.ts";
@@ -143,4 +143,11 @@ function relativePath(file: string): string {
 
 function asError(error: unknown): Error {
   return error instanceof Error ? error : new Error(String(error));
+}
+
+/** The name of a job's runs: its file, or its folder where the file is just called `job`. */
+export function jobName(path: string): string {
+  const name = basename(path, extname(path));
+  const folder = basename(dirname(path));
+  return name === "job" && folder !== "" && folder !== "." ? folder : name;
 }

@@ -3,6 +3,7 @@
 import { Command, InvalidArgumentError, Option } from "commander";
 import { scheduleNames, weightTimings } from "../../layout/layout.ts";
 import { versions } from "../train/run-record.ts";
+import { type LayoutCommandOptions, layoutCommand } from "./layout-command.ts";
 import type { Terminal } from "./terminal.ts";
 import { type TrainCommandOptions, trainCommand } from "./train-command.ts";
 
@@ -21,25 +22,75 @@ export function paraxisProgram(terminal: Terminal, finish: (code: number) => voi
     })
     .addHelpText("after", programHelp);
   addTrain(program, terminal, finish);
+  addLayout(program, terminal, finish);
   return program;
 }
 
 function addTrain(program: Command, terminal: Terminal, finish: (code: number) => void): void {
-  program
+  const command = program
     .command("train")
     .summary("train the model of a job file")
     .description("Train the model of a job file and save its parameters.")
     .argument("<job>", "job file in TypeScript or JavaScript")
     .option("--steps <n>", "updates to do (default: what the job says, or one epoch)", positiveInteger)
     .option("--epochs <n>", "passes over the training data", positiveInteger)
-    .option("--seed <n>", "seed of parameters, order of data and dropout (default: the job's, or 1)", integer)
+    .option(
+      "--seed <n>",
+      "seed of parameters, order of data and dropout (default: the job's, or 1)",
+      integer,
+    );
+  addLayoutOptions(command, "devices to train on, such as cpu:2, cpu:2x4 (threads each), cpu:0,cpu:1")
+    .option(
+      "--compare <n>",
+      "train the first n steps placed by count, one item at a time; show both",
+      positiveInteger,
+    )
+    .addOption(
+      new Option("--engine <name>", "what computes; the reference engine is exact, and very slow")
+        .choices(["onnxruntime", "reference"])
+        .default("onnxruntime"),
+    )
+    .option("--run-folder <dir>", "where the folder of this run is made", "runs")
+    .option("--no-validation", "do not validate after each epoch and at the end")
+    .option("--json", "print one JSON object per line on stdout: start, step, evaluation, end")
+    .option("--quiet", "print nothing but errors")
+    .helpOption("-h, --help", "show this help")
+    .addHelpText("after", trainHelp)
+    .action(async (job: string, options: TrainCommandOptions) => {
+      finish(await trainCommand(job, options, terminal));
+    });
+}
+
+function addLayout(program: Command, terminal: Terminal, finish: (code: number) => void): void {
+  const command = program
+    .command("layout")
+    .summary("show how every layer would be split")
+    .description("Show how every layer of a job's model is split over devices, and what moves in one step.")
+    .argument("<job>", "job file in TypeScript or JavaScript");
+  addLayoutOptions(command, "devices to split over, such as cpu:2, cpu:2x4 (threads each), cpu:0,cpu:1")
+    .option("--json", "print one JSON object on stdout")
+    .helpOption("-h, --help", "show this help")
+    .addHelpText("after", layoutHelp)
+    .action(async (job: string, options: LayoutCommandOptions) => {
+      finish(await layoutCommand(job, options, terminal));
+    });
+}
+
+/** What a user may say about the split; `devices` describes the option of that name. */
+function addLayoutOptions(command: Command, devices: string): Command {
+  return command
     .option("--threads <n>", "threads that one operation may use (default: 1)", positiveInteger)
-    .option("--devices <list>", "devices to train on, such as cpu:2, cpu:2x4 (threads each), cpu:0,cpu:1")
+    .option("--devices <list>", devices)
     .option("--place <rules>", "place groups by hand, such as embed=cpu:0,layer*=cpu:1 (default: balanced)")
     .option(
       "--data <n>",
       "copies of the pipeline that share the samples of a mini-batch (default: 1)",
       positiveInteger,
+    )
+    .option(
+      "--zero <stage>",
+      "1: replicas share the optimizer's state and the update (default: 0)",
+      zeroStage,
     )
     .option("--tensor <n>", "devices that share the weights of every layer (default: 1)", positiveInteger)
     .option(
@@ -62,32 +113,18 @@ function addTrain(program: Command, terminal: Terminal, finish: (code: number) =
       new Option("--weights <when>", "when gradients of weights are computed (default: chosen)").choices(
         weightTimings,
       ),
-    )
-    .option(
-      "--compare <n>",
-      "train the first n steps placed by count, one item at a time; show both",
-      positiveInteger,
-    )
-    .addOption(
-      new Option("--engine <name>", "what computes; the reference engine is exact, and very slow")
-        .choices(["onnxruntime", "reference"])
-        .default("onnxruntime"),
-    )
-    .option("--run-folder <dir>", "where the folder of this run is made", "runs")
-    .option("--no-validation", "do not validate after each epoch and at the end")
-    .option("--json", "print one JSON object per line on stdout: start, step, evaluation, end")
-    .option("--quiet", "print nothing but errors")
-    .helpOption("-h, --help", "show this help")
-    .addHelpText("after", trainHelp)
-    .action(async (job: string, options: TrainCommandOptions) => {
-      finish(await trainCommand(job, options, terminal));
-    });
+    );
 }
 
 function positiveInteger(text: string): number {
   const value = Number(text);
   if (Number.isSafeInteger(value) && value > 0 && text.trim() !== "") return value;
   throw new InvalidArgumentError("It must be a positive whole number.");
+}
+
+function zeroStage(text: string): 0 | 1 {
+  if (text === "0" || text === "1") return text === "0" ? 0 : 1;
+  throw new InvalidArgumentError("It must be 0 or 1.");
 }
 
 function integer(text: string): number {
@@ -105,7 +142,18 @@ Examples:
   paraxis train job.ts                       train for as long as the job says
   paraxis train job.ts --steps 100           only 100 steps
   paraxis train job.ts --devices cpu:2       split over two devices, pipelined
+  paraxis layout job.ts --devices cpu:2 --tensor 2
+                                             show the split, train nothing
   paraxis train --help                       all options of the command`;
+
+const layoutHelp = `
+For every layer: how its parameters lie on the devices of its stage, how many bytes each device
+holds, and what moves in each phase of one step. Nothing is trained and nothing is written.
+
+Examples:
+  paraxis layout job.ts --devices cpu:2 --tensor 2     every layer on both, half of the weights each
+  paraxis layout job.ts --layout layout.json           what this document would do
+  paraxis layout job.ts --layout layout.json --json    for programs`;
 
 const trainHelp = `
 The smallest job file (job.ts):

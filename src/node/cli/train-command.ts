@@ -1,6 +1,5 @@
 /** `paraxis train JOB`: a training run with its progress, its report, and an orderly end at Ctrl-C. */
 
-import { basename, dirname, extname } from "node:path";
 import type { Job } from "../../model/job.ts";
 import type { EngineName } from "../devices/messages.ts";
 import type { LayoutOptions } from "../train/choose-layout.ts";
@@ -9,7 +8,7 @@ import type { TrainOptions } from "../train/plan-run.ts";
 import { TrainError, trainJob } from "../train/train-job.ts";
 import { describeEnd, describeStart } from "./describe-run.ts";
 import { plural } from "./format.ts";
-import { loadJob } from "./load-job.ts";
+import { jobName, loadJob } from "./load-job.ts";
 import { openProgress, type Progress, silentProgress } from "./progress.ts";
 import { stoppedByUser, type Terminal } from "./terminal.ts";
 
@@ -78,18 +77,11 @@ function trainOptions(
   return {
     ...options,
     runs: runFolder,
-    name: nameOf(path),
+    name: jobName(path),
     jobFile: path,
     command: ["paraxis", ...terminal.args],
     signal,
   };
-}
-
-/** The name of a job's runs: its file, or its folder where the file is just called `job`. */
-function nameOf(path: string): string {
-  const name = basename(path, extname(path));
-  const folder = basename(dirname(path));
-  return name === "job" && folder !== "" && folder !== "." ? folder : name;
 }
 
 /** The first Ctrl-C lets the step finish; the second ends the process at once. */

@@ -35,6 +35,8 @@ export interface LayoutOptions {
   readonly layout?: string;
   /** Copies of the pipeline that share the samples of every mini-batch: the size of the data axis. */
   readonly data?: number;
+  /** 1: the replicas share the optimizer's state and the update; default 0. */
+  readonly zero?: 0 | 1;
   /** Devices that share the weights of every layer: the size of the tensor axis. */
   readonly tensor?: number;
   /** Devices that share the positions of images or sequences: `height=2`, `width=2,height=2`, `sequence=2`. */
@@ -85,8 +87,9 @@ export function chooseLayout(request: LayoutRequest): LayoutChoice {
     ...(microBatches !== undefined && { microBatches }),
   });
   const reasons = devices.length === 1 ? [] : choice.reasons;
-  if (data === 1 && meshSize({ mesh }) === 1) return { layout: choice.layout, reasons };
-  const layout = widen(choice.layout, mesh, replicas);
+  const { zero } = options;
+  if (data === 1 && meshSize({ mesh }) === 1 && zero === undefined) return { layout: choice.layout, reasons };
+  const layout = { ...widen(choice.layout, mesh, replicas), ...(zero !== undefined && { zero }) };
   checkLayout(layout, layoutModel(source, shapes));
   return {
     layout,
@@ -193,8 +196,10 @@ export function naiveLayout(layout: Layout, groups: readonly string[]): Layout {
 }
 
 function readLayout(path: string, { source, shapes, options, place }: LayoutRequest): Layout {
-  const { devices, place: rules, data, tensor, domain, microBatches, chunks, schedule, weights } = options;
-  const others = { devices, place: rules, data, tensor, domain, microBatches, chunks, schedule, weights };
+  const { devices, place: rules, data, tensor, domain, zero } = options;
+  const { microBatches, chunks, schedule, weights } = options;
+  const meshes = { data, tensor, domain, zero };
+  const others = { devices, place: rules, ...meshes, microBatches, chunks, schedule, weights };
   const given = Object.entries(others).flatMap(([name, value]) => (value === undefined ? [] : [name]));
   const excluded = place === undefined ? given : [...given, "place (of the job)"];
   if (excluded.length > 0) {

@@ -16,7 +16,7 @@ import {
   where,
 } from "../../graph/functions.ts";
 import type { Tensor } from "../../graph/tensor.ts";
-import { splitDim } from "../choose.ts";
+import { splitWeight } from "../choose.ts";
 import { onEach, type Sharded } from "../sharded.ts";
 import { axesOf, type Factor, type Factors, isSplit, type Sharding, shareOf, whole } from "../sharding.ts";
 import type { Site, SplitRule, SplitRules } from "../site.ts";
@@ -48,18 +48,19 @@ const gather: SplitRule = (site) => {
 };
 
 /** How the table's rows are split: as it is already, or along the tensor axis where this is its first use. */
-function rowsOf({ source, node, place, values, operands }: Site): Factors | undefined {
+function rowsOf(site: Site): Factors | undefined {
+  const { source, node, place, values, operands } = site;
   const [table = -1] = node.inputs;
   const entry = values.entry(table);
-  const size = operands[0]?.shape[0];
+  const { shape = [] } = operands[0] ?? {};
   if (entry.kind === "made") {
     const [rows] = values.shardingOf(table, place)?.dims ?? [];
     return rows !== undefined && isSplit(rows) && rows.length === 1 ? rows : undefined;
   }
   const along = place.mesh.axes.find(({ axis }) => axis === "tensor");
   if (entry.kind !== "open" || !entry.isParameter || along === undefined) return undefined;
-  const dim = source.chosen.get(entry.name) ?? 0;
-  return dim === 0 && size !== undefined ? splitDim(size, 1, along) : undefined;
+  if ((source.chosen.get(entry.name) ?? 0) !== 0) return undefined;
+  return splitWeight(site, { name: entry.name, shape, dim: 0, unit: "rows" }, along);
 }
 
 const scatter: SplitRule = ({ node, place, values, operands, results, tables }) => {

@@ -18,7 +18,7 @@ import {
 } from "../../graph/functions.ts";
 import { sizeOf } from "../../graph/shape.ts";
 import type { Tensor } from "../../graph/tensor.ts";
-import type { MeshAxis } from "../../layout/layout.ts";
+import type { SplitAxis } from "../mesh.ts";
 import { onEach, type Sharded, together } from "../sharded.ts";
 import { axesOf, type Factors, type Sharding, whole } from "../sharding.ts";
 import type { Site, SplitRule, SplitRules } from "../site.ts";
@@ -28,7 +28,7 @@ interface Region {
   readonly x: Sharding;
   /** Dims that are summed over. */
   readonly dims: readonly number[];
-  readonly axes: readonly MeshAxis[];
+  readonly axes: readonly SplitAxis[];
   /** Elements of the whole tensor for each statistic. */
   readonly count: number;
   /** Statistics, as the operation gives them. */

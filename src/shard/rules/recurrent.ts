@@ -6,10 +6,10 @@
  *     backward   dh[t] own ──► step ──► dz[t] own ── · u ──► partial ── reduce-scatter ──► dh[t-1] own
  */
 
-import { add, concat, matmul, reshape, sliceDim } from "../../graph/functions.ts";
+import { add, concat, matmul, reshape, split } from "../../graph/functions.ts";
 import type { TensorType } from "../../graph/shape.ts";
 import type { Tensor } from "../../graph/tensor.ts";
-import { splitDim } from "../choose.ts";
+import { splitWeight } from "../choose.ts";
 import { reshard } from "../reshard.ts";
 import { eachRank, onEach, type Sharded } from "../sharded.ts";
 import { axesOf, type Factors, isSplit, type Sharding, sizeOfFactors, whole } from "../sharding.ts";
@@ -22,34 +22,39 @@ interface Units {
 }
 
 /** The split of the weight at operand `at` [gates·H, ...]: as it is, or along the tensor axis where this is its first use. */
-function unitsOf(
-  { source, node, place, values, operands }: Site,
-  at: number,
-  gates: number,
-): Units | undefined {
+function unitsOf(site: Site, at: number, gates: number): Units | undefined {
+  const { source, node, place, values, operands } = site;
   const value = node.inputs[at] as number;
   const entry = values.entry(value);
-  const size = (operands[at]?.shape[0] ?? 0) / gates;
+  const { shape = [] } = operands[at] ?? {};
   if (entry.kind === "made") {
     const [rows = []] = values.shardingOf(value, place)?.dims ?? [];
     if (!isSplit(rows) || !axesOf(rows).includes("tensor")) return undefined;
     const units = rows.filter(({ along }) => along !== undefined);
-    return sizeOfFactors(units) === size ? { units, gates: [{ size: gates }, ...units] } : undefined;
+    return sizeOfFactors(units) === (shape[0] ?? 0) / gates
+      ? { units, gates: [{ size: gates }, ...units] }
+      : undefined;
   }
   const along = place.mesh.axes.find(({ axis }) => axis === "tensor");
   if (entry.kind !== "open" || !entry.isParameter || along === undefined) return undefined;
   if ((source.chosen.get(entry.name) ?? 0) !== 0) return undefined;
-  const units = splitDim(size, 1, along);
+  const units = splitWeight(site, { name: entry.name, shape, dim: 0, blocks: gates, unit: "units" }, along);
   return units && { units, gates: [{ size: gates }, ...units] };
 }
 
-const split = (...dims: readonly Factors[]): Sharding => ({ dims, partial: [] });
+const laid = (...dims: readonly Factors[]): Sharding => ({ dims, partial: [] });
 const all = (size: number): Factors => [{ size }];
 
-/** One step of [T, B, n] as [B, n]. */
-function stepOf(x: Tensor, step: number): Tensor {
-  const [, batch, width] = x.shape as [number, number, number];
-  return reshape(sliceDim(x, 0, step, step + 1), [batch, width]);
+/** The steps of [T, B, n] as [B, n] each: what it was put together from, or else cut apart. */
+function stepsOf({ stacks }: Site, x: Tensor): readonly Tensor[] {
+  const [count, batch, width] = x.shape as [number, number, number];
+  const sizes = Array.from({ length: count }, () => 1);
+  return stacks.get(x.id) ?? split(x, 0, sizes).map((step) => reshape(step, [batch, width]));
+}
+
+/** The same on every rank. */
+function stepsOfAll(site: Site, parts: readonly Tensor[]): readonly (readonly Tensor[])[] {
+  return eachRank(site.place, (rank) => stepsOf(site, parts[rank] as Tensor));
 }
 
 /** [B, n] of every step under each other as [T, B, n]. */
@@ -62,12 +67,17 @@ function stacked(steps: readonly Tensor[]): Tensor {
 
 /** Results by step, then by number, then by rank, as tensors over all steps. */
 function overSteps(
-  { place }: Site,
+  { place, stacks }: Site,
   type: TensorType,
   sharding: Sharding,
   steps: readonly (readonly Tensor[])[],
 ): Sharded {
-  const parts = onEach(place, (rank) => stacked(steps.map((step) => step[rank] as Tensor)));
+  const parts = onEach(place, (rank) => {
+    const own = steps.map((step) => step[rank] as Tensor);
+    const whole = stacked(own);
+    stacks.set(whole.id, own);
+    return whole;
+  });
   return { ...type, mesh: place.mesh, sharding, parts };
 }
 
@@ -97,12 +107,13 @@ function runSteps(site: Site, kind: "lstm-step" | "gru-step", steps: Steps, unit
   const results: (readonly (readonly Tensor[])[])[] = [];
   const states = [before];
   let own = steps.own;
+  const inputs = stepsOfAll(site, zx);
   for (let t = 0; t < count; t++) {
     const state = states.at(-1) as Sharded;
     const made = eachRank(place, (rank) => {
       const [u, ...inner] = weights.map((parts) => parts[rank] as Tensor) as [Tensor, ...Tensor[]];
       const operands = [
-        stepOf(zx[rank] as Tensor, t),
+        inputs[rank]?.[t] as Tensor,
         u,
         ...inner,
         state.parts[rank] as Tensor,
@@ -111,7 +122,7 @@ function runSteps(site: Site, kind: "lstm-step" | "gru-step", steps: Steps, unit
       return place.builder.apply({ kind }, operands);
     });
     const parts = made.map(([h]) => h as Tensor);
-    const next: Sharded = { ...state, parts, sharding: split(all(state.shape[0] as number), units) };
+    const next: Sharded = { ...state, parts, sharding: laid(all(state.shape[0] as number), units) };
     own = kind === "gru-step" ? parts : made.map((row) => row[1] as Tensor);
     results.push(made);
     states.push(reshard(place, next, whole(state.shape)));
@@ -133,15 +144,15 @@ function forward(site: Site, kind: "lstm-step" | "gru-step"): readonly Sharded[]
   const hidden = uType.shape[1] as number;
   const get = (value: number | undefined, sharding: Sharding) => values.get(value as number, place, sharding);
   const input = get(x, whole(xType.shape)).parts;
-  const weight = get(w, split(gates, all(width))).parts;
-  const inner = [get(u, split(gates, all(hidden))).parts];
-  const bias = get(b, split(gates)).parts;
-  if (p !== undefined) inner.push(get(p, split(gates)).parts);
+  const weight = get(w, laid(gates, all(width))).parts;
+  const inner = [get(u, laid(gates, all(hidden))).parts];
+  const bias = get(b, laid(gates)).parts;
+  if (p !== undefined) inner.push(get(p, laid(gates)).parts);
   const zx = onEach(place, (rank) => {
     const product = matmul(input[rank] as Tensor, weight[rank] as Tensor, { transposeB: true });
     return add(product, bias[rank] as Tensor);
   });
-  const state = split(all(batch), units);
+  const state = laid(all(batch), units);
   const before = get(h0, whole([batch, hidden]));
   const own = isLstm ? get(c0, state).parts : reshard(place, before, state).parts;
   const stepped = runSteps(site, kind, { zx, weights: inner, before, own }, units);
@@ -156,7 +167,7 @@ function forward(site: Site, kind: "lstm-step" | "gru-step"): readonly Sharded[]
     overSteps(
       site,
       savedType,
-      split(all(count), all(batch), units),
+      laid(all(count), all(batch), units),
       stepped.results.map((step) => partsAt(step, first + i)),
     ),
   );
@@ -179,12 +190,13 @@ const lstmGrad: SplitRule = (site) => {
   const { units, gates } = found;
   const [steps, batch, hidden] = (operands[1] as TensorType).shape as [number, number, number];
   const [u, ...others] = node.inputs as [number, ...number[]];
-  const recurrent = values.get(u, place, split(gates, all(hidden))).parts;
-  const own = split(all(steps), all(batch), units);
+  const recurrent = values.get(u, place, laid(gates, all(hidden))).parts;
+  const own = laid(all(steps), all(batch), units);
   const sequences = others.slice(0, 7).map((value) => values.get(value, place, own).parts);
-  const factors = sequences.slice(0, 6);
-  const dh = sequences[6] as readonly Tensor[];
-  const state = split(all(batch), units);
+  const [arrivingSteps = [], ...factors] = [sequences[6] ?? [], ...sequences.slice(0, 6)].map((parts) =>
+    stepsOfAll(site, parts),
+  );
+  const state = laid(all(batch), units);
   let fromLater = values.get(others[7] as number, place, state).parts;
   let dc = values.get(others[8] as number, place, state).parts;
   const type: TensorType = { dtype: (operands[1] as TensorType).dtype, shape: [batch, hidden] };
@@ -192,8 +204,8 @@ const lstmGrad: SplitRule = (site) => {
   let product: Sharded | undefined;
   for (let t = steps - 1; t >= 0; t--) {
     const made = eachRank(place, (rank) => {
-      const arriving = add(stepOf(dh[rank] as Tensor, t), fromLater[rank] as Tensor);
-      const local = factors.map((parts) => stepOf(parts[rank] as Tensor, t));
+      const arriving = add(arrivingSteps[rank]?.[t] as Tensor, fromLater[rank] as Tensor);
+      const local = factors.map((parts) => parts[rank]?.[t] as Tensor);
       return place.builder.apply({ kind: "lstm-step-grad" }, [...local, arriving, dc[rank] as Tensor]);
     });
     dz.unshift(made.map(([part]) => part as Tensor));
@@ -203,7 +215,7 @@ const lstmGrad: SplitRule = (site) => {
   }
   if (product === undefined) return undefined;
   const dcSharded: Sharded = { ...type, mesh: place.mesh, sharding: state, parts: dc };
-  const gradient = overSteps(site, results[0] as TensorType, split(all(steps), all(batch), gates), dz);
+  const gradient = overSteps(site, results[0] as TensorType, laid(all(steps), all(batch), gates), dz);
   return [gradient, product, dcSharded];
 };
 
@@ -215,20 +227,21 @@ const gruGrad: SplitRule = (site) => {
   const { units, gates } = found;
   const [steps, batch, hidden] = (operands[1] as TensorType).shape as [number, number, number];
   const [u, ...others] = node.inputs as [number, ...number[]];
-  const recurrent = values.get(u, place, split(gates, all(hidden))).parts;
-  const own = split(all(steps), all(batch), units);
+  const recurrent = values.get(u, place, laid(gates, all(hidden))).parts;
+  const own = laid(all(steps), all(batch), units);
   const sequences = others.slice(0, 6).map((value) => values.get(value, place, own).parts);
-  const factors = sequences.slice(0, 5);
-  const dh = sequences[5] as readonly Tensor[];
-  const state = split(all(batch), units);
+  const [arrivingSteps = [], ...factors] = [sequences[5] ?? [], ...sequences.slice(0, 5)].map((parts) =>
+    stepsOfAll(site, parts),
+  );
+  const state = laid(all(batch), units);
   const type: TensorType = { dtype: (operands[1] as TensorType).dtype, shape: [batch, hidden] };
   let fromLater = values.get(others[6] as number, place, state).parts;
   const [dz, dq]: [(readonly Tensor[])[], (readonly Tensor[])[]] = [[], []];
   for (let t = steps - 1; t >= 0; t--) {
     const later = fromLater;
     const made = eachRank(place, (rank) => {
-      const arriving = add(stepOf(dh[rank] as Tensor, t), later[rank] as Tensor);
-      const local = factors.map((parts) => stepOf(parts[rank] as Tensor, t));
+      const arriving = add(arrivingSteps[rank]?.[t] as Tensor, later[rank] as Tensor);
+      const local = factors.map((parts) => parts[rank]?.[t] as Tensor);
       return place.builder.apply({ kind: "gru-step-grad" }, [...local, arriving]);
     });
     dz.unshift(made.map(([part]) => part as Tensor));
@@ -237,7 +250,7 @@ const gruGrad: SplitRule = (site) => {
     const { parts } = reshard(place, product, state);
     fromLater = onEach(place, (rank) => add(made[rank]?.[2] as Tensor, parts[rank] as Tensor));
   }
-  const sharding = split(all(steps), all(batch), gates);
+  const sharding = laid(all(steps), all(batch), gates);
   const dh0: Sharded = { ...type, mesh: place.mesh, sharding: state, parts: fromLater };
   return [
     overSteps(site, results[0] as TensorType, sharding, dz),

@@ -3,9 +3,8 @@
 import { constant, mul } from "../../graph/functions.ts";
 import { sizeOf } from "../../graph/shape.ts";
 import type { Tensor } from "../../graph/tensor.ts";
-import type { MeshAxis } from "../../layout/layout.ts";
 import { byLoops } from "../by-loops.ts";
-import { coordinate } from "../mesh.ts";
+import { coordinate, type SplitAxis } from "../mesh.ts";
 import { onEach, type Sharded, together } from "../sharded.ts";
 import { axesOf } from "../sharding.ts";
 import type { Site, SplitRule, SplitRules } from "../site.ts";
@@ -55,7 +54,7 @@ const add: SplitRule = ({ node, place, values, uses, results }) => {
   if (open < 0 || shardings.every((partial) => partial.length > 0)) return undefined;
   const [sum, other] = open === 0 ? [a, b] : [b, a];
   if ((uses.get(sum) ?? 0) > 1) return undefined;
-  const axes = shardings[open] as readonly MeshAxis[];
+  const axes = shardings[open] as readonly SplitAxis[];
   const left = values.get(sum, place, { dims: [], partial: axes });
   const right = values.whole(other, place);
   const parts = onEach(place, (rank) => {

@@ -104,7 +104,7 @@ function otherDims(sharding: Sharding | undefined, axes: readonly string[]): Sha
   );
 }
 
-function laneOf({ place, operands, results }: Site, op: WindowOp, roles: Roles, dim: 2 | 3): Lane {
+function laneOf({ place, operands, results, limits }: Site, op: WindowOp, roles: Roles, dim: 2 | 3): Lane {
   const sizeAs = (role: Role): number => {
     const at = roles.operands.indexOf(role);
     return (at < 0 ? results[0] : operands[at])?.shape[dim] as number;
@@ -114,7 +114,10 @@ function laneOf({ place, operands, results }: Site, op: WindowOp, roles: Roles, 
   const slideAlong = slideOf(op, dim, kernel, size);
   const dealt = roles.result === "image" ? size.image : size.windows;
   const name = dim === 2 ? "height" : "width";
-  const axis = place.mesh.axes.find((own) => own.axis === name && own.size <= dealt);
+  const along = place.mesh.axes.find((own) => own.axis === name);
+  const axis = along !== undefined && along.size <= dealt ? along : undefined;
+  if (along !== undefined && axis === undefined)
+    limits.push({ group: place.group, axis: name, dim, pieces: dealt, unit: dim === 2 ? "rows" : "columns" });
   const pieces = Array.from({ length: axis?.size ?? 1 }, (_, at): Piece => {
     if (axis === undefined) return everything(op, dim, size);
     const own = slabOf(dealt, axis, at);
