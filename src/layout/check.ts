@@ -27,17 +27,25 @@ export function modelProblems(layout: Layout, model: LayoutModel): readonly stri
     ...itemProblems(layout, model.shapes),
     ...recomputeProblems(layout, model.groups),
     ...flowProblems(layout, model.flows),
-    ...sharingProblems(layout),
+    ...sharingProblems(layout, model.shapes),
   ];
 }
 
-/** Sharing needs somebody to share with. */
-function sharingProblems(layout: Layout): string[] {
-  return layout.zero === 1 && replicaCount(layout) === 1
-    ? [
-        `zero: 1 shares the update among replicas, but there is one: give every stage devices for several, or leave out "zero"`,
-      ]
-    : [];
+/** Sharing needs somebody to share with; to add up gradients item by item, replicas need items of the same sizes. */
+function sharingProblems(layout: Layout, shapes: readonly BatchShape[]): string[] {
+  const { zero = 0 } = layout;
+  const replicas = replicaCount(layout);
+  if (zero === 0) return [];
+  if (replicas === 1)
+    return [
+      `zero: ${zero} shares the update among replicas, but there is one: give every stage devices for several, or leave out "zero"`,
+    ];
+  const uneven = zero === 2 ? shapes.find(({ batch }) => batch % replicas !== 0) : undefined;
+  return uneven === undefined
+    ? []
+    : [
+        `zero: 2 adds up gradients item by item, but ${uneven.batch} samples of a mini-batch (${shapeKey(uneven)}) do not make equal items for ${replicas} replicas: use 1, or mini-batches that ${replicas} divides`,
+      ];
 }
 
 function stageProblems({ stages }: LayoutParts): string[] {

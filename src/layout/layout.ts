@@ -45,6 +45,11 @@ export const weightTimings = ["fused", "per-item", "per-micro-batch", "deferred"
 
 export type WeightTiming = (typeof weightTimings)[number];
 
+export const zeroStages = [0, 1, 2] as const;
+
+/** How much replicas share. */
+export type ZeroStage = (typeof zeroStages)[number];
+
 export interface Layout {
   readonly version: 1;
   readonly devices: readonly LayoutDevice[];
@@ -53,9 +58,9 @@ export interface Layout {
   readonly shardings?: { readonly [parameter: string]: number | "whole" } | undefined;
   /**
    * What replicas share instead of each having all of it (Rajbhandari et al. 2020, "ZeRO"): 1, the optimizer's state and the update;
-   * default 0, nothing.
+   * 2, the gradients too, which are added up after every item; default 0, nothing.
    */
-  readonly zero?: 0 | 1 | undefined;
+  readonly zero?: ZeroStage | undefined;
   /** Parts that the samples of a mini-batch are cut into; the last ones are smaller where they do not divide. */
   readonly microBatches: number;
   /** Parts that the time steps are cut into. */

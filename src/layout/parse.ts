@@ -15,6 +15,8 @@ import {
   meshAxes,
   scheduleNames,
   weightTimings,
+  type ZeroStage,
+  zeroStages,
 } from "./layout.ts";
 
 /** A further check of a layout that is sound by itself, against a model or a schedule; one sentence for each problem. */
@@ -192,9 +194,9 @@ const layoutSchema: z.ZodType<Layout> = record({
       ),
     )
     .optional(),
-  zero: custom<0 | 1>(
-    (value) => value === 0 || value === 1,
-    "0, or 1: the replicas share the optimizer's state and the update",
+  zero: custom<ZeroStage>(
+    (value) => zeroStages.some((stage) => stage === value),
+    "0, 1 (replicas share the optimizer's state and the update) or 2 (gradients too)",
   ).optional(),
   microBatches: positiveInteger,
   chunks: positiveInteger,

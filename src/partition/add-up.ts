@@ -19,16 +19,16 @@ import type { PartitionSource } from "./source.ts";
 
 /**
  * Writes one all-reduce for every gradient and for the loss, over the replicas and the axes along which they are partial. Where replicas
- * share the update, that adds up the gradients.
+ * share the update, gradients are added up there, or are already.
  */
 export function addUp(
-  { replicas, numberOf, sharesUpdate }: PartitionSource,
+  { replicas, numberOf, zero }: PartitionSource,
   split: SplitGraph,
   writers: readonly DeviceWriter[],
 ): void {
   const [step] = replicas[0]?.steps ?? [];
   if (step === undefined) return;
-  const summed = sharesUpdate ? [] : step.gradients;
+  const summed = zero === 0 ? step.gradients : [];
   for (const { output } of [...summed, ...lossMaker(step.item)]) {
     const spread = split.outputs.get(output);
     invariant(spread !== undefined, `the item graph has no output "${output}"`);

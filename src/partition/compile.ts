@@ -167,7 +167,7 @@ function sharedSource(source: CompileSource, layout: Layout, item: BatchShape, t
     meshes: layout.stages.map((stage): Mesh => ({ axes: meshAxes(stage) })),
     shardings: layout.shardings ?? {},
     numberOf: groupNumbers(layout),
-    sharesUpdate: layout.zero === 1 && replicaCount(layout) > 1,
+    zero: replicaCount(layout) > 1 ? (layout.zero ?? 0) : 0,
   };
   const { graph } = forward(source, item, total, true);
   const settled = settleParameters(graph, splitOptions(shared));

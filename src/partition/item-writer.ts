@@ -5,7 +5,7 @@ import { invariant } from "../base/errors.ts";
 import type { GraphInput, ValueId } from "../graph/graph.ts";
 import { showType, sizeOf, type TensorType } from "../graph/shape.ts";
 import { lossOutput } from "../model/forward.ts";
-import type { ItemId } from "../program/program.ts";
+import type { BufferSpec, ItemId } from "../program/program.ts";
 import type { Action } from "../schedule/action.ts";
 import { rankCount } from "../shard/mesh.ts";
 import { partOf } from "../shard/split-source.ts";
@@ -14,6 +14,7 @@ import { ItemBuffers } from "./item-buffers.ts";
 import { devicesOfGroup, type ItemPlan, planItem, runPlace, segmentsOf } from "./item-plan.ts";
 import type { Mail } from "./mail.ts";
 import type { Segment } from "./segments.ts";
+import type { OwnGradient, SharedGradients } from "./shared-gradients.ts";
 import type { ItemSlice, ReplicaSource } from "./source.ts";
 import { type Target, TargetGraphs } from "./target-graph.ts";
 
@@ -21,6 +22,7 @@ export class ItemWriter {
   readonly #source: ReplicaSource;
   readonly #writers: readonly DeviceWriter[];
   readonly #mail: Mail;
+  readonly #shared: SharedGradients | undefined;
   readonly #plans: readonly ItemPlan[];
   readonly #buffers: ItemBuffers;
   readonly #kernels = new TargetGraphs();
@@ -32,8 +34,15 @@ export class ItemWriter {
   /** Sends that wait for the W of their item (weights "fused"). */
   readonly #held = new Map<string, (() => void)[]>();
 
-  constructor(source: ReplicaSource, writers: readonly DeviceWriter[], mail: Mail) {
+  /** Gradients go to `shared` where replicas share them. */
+  constructor(
+    source: ReplicaSource,
+    writers: readonly DeviceWriter[],
+    mail: Mail,
+    shared: SharedGradients | undefined,
+  ) {
     this.#source = source;
+    this.#shared = shared;
     this.#writers = writers;
     this.#mail = mail;
     this.#plans = source.steps.map((step) => planItem(step, source));
@@ -151,16 +160,53 @@ export class ItemWriter {
       this.#targets(writer, value, position, action, joined),
     );
     const totals = targets.flatMap(({ accumulate, buffer }) => (accumulate ? [buffer] : []));
-    const item = joined ? {} : { item: itemOf(action) };
+    const place = {
+      phase: segment.phase,
+      ...runPlace(segment.group, device, this.#source),
+      ...(joined ? {} : { item: itemOf(action) }),
+    };
     writer.add({
       kind: "run",
       kernel: writer.kernel(this.#kernels.of(segment.graph, targets)),
       inputs: [...inputs, ...totals],
       outputs: targets.map(({ buffer }) => buffer),
-      phase: segment.phase,
-      ...runPlace(segment.group, device, this.#source),
-      ...item,
+      ...place,
     });
+    this.#share(writer, segment, action, place);
+  }
+
+  /** Where replicas share gradients, each gets its part of the sum of what they have just made. */
+  #share(writer: DeviceWriter, segment: Segment, action: Action, run: OwnGradient["run"]): void {
+    if (this.#shared === undefined) return;
+    const plan = this.#planOf(action);
+    for (const value of segment.outputs) {
+      for (const own of plan.namesOf.get(value) ?? []) {
+        const { of: name } = partOf(plan.split, own);
+        if (!this.#isShared(name)) continue;
+        const buffer = writer.buffer(this.#ownGradient(plan, name, value, action));
+        const at = itemOf(action);
+        const accumulate = this.#hasBegun(writer, name);
+        this.#shared.write(writer, plan.split, { name, buffer, at, run, accumulate });
+      }
+    }
+  }
+
+  #isShared(name: string): boolean {
+    return this.#shared !== undefined && name !== lossOutput && this.#sums.has(name);
+  }
+
+  /** The gradient of one item, which is not kept. */
+  #ownGradient({ graph }: ItemPlan, name: string, value: ValueId, { microBatch, chunk }: Action): BufferSpec {
+    const type = graph.types[value] as TensorType;
+    return { name: `own ${name}[${microBatch}.${chunk}]`, type, kind: "activation" };
+  }
+
+  /** Whether a device has a sum of this name; from now on it has. */
+  #hasBegun(writer: DeviceWriter, name: string): boolean {
+    const key = `${writer.device} ${name}`;
+    const hasBegun = this.#begun.has(key);
+    this.#begun.add(key);
+    return hasBegun;
   }
 
   /** Where a result goes: sums, statistics, and a buffer of its own if anybody else uses it. */
@@ -180,16 +226,12 @@ export class ItemWriter {
       if (this.#statistics.has(name))
         return [{ position, buffer: writer.buffer({ ...spec, kind: "statistic" }), accumulate: false }];
       if (!this.#sums.has(name)) return [];
-      const key = `${writer.device} ${name}`;
-      const accumulate = this.#begun.has(key);
-      this.#begun.add(key);
-      return [
-        {
-          position,
-          buffer: writer.buffer({ ...spec, kind: name === lossOutput ? "result" : "gradient" }),
-          accumulate,
-        },
-      ];
+      if (this.#isShared(name)) {
+        const buffer = writer.buffer(this.#ownGradient(plan, name, value, action));
+        return [{ position, buffer, accumulate: false }];
+      }
+      const buffer = writer.buffer({ ...spec, kind: name === lossOutput ? "result" : "gradient" });
+      return [{ position, buffer, accumulate: this.#hasBegun(writer, name) }];
     });
     const isUsed = (plan.usersOf.get(value)?.size ?? 0) > 0 || lasting.length < names.length;
     if (!isUsed) return lasting;

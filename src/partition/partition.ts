@@ -14,6 +14,7 @@ import { addUp } from "./add-up.ts";
 import { DeviceWriter } from "./device-writer.ts";
 import { ItemWriter } from "./item-writer.ts";
 import { Mail } from "./mail.ts";
+import { SharedGradients } from "./shared-gradients.ts";
 import type { PartitionSource, ReplicaSource } from "./source.ts";
 import { UpdateWriter } from "./update-writer.ts";
 
@@ -25,14 +26,17 @@ export function partition(source: PartitionSource): readonly Program[] {
   });
   const mail = new Mail(writers);
   const replicas = source.replicas.map((replica): ReplicaSource => ({ ...source, ...replica }));
-  const [split] = replicas.map((replica) => writeItems(replica, writers, mail));
+  const whole = joined(replicas);
+  const shared = source.zero === 2 ? new SharedGradients(whole) : undefined;
+  const [split] = replicas.map((replica) => writeItems(replica, writers, mail, shared));
   invariant(split !== undefined, "at least one replica");
   addUp(source, split, writers);
-  for (const replica of source.sharesUpdate ? [joined(replicas)] : replicas) {
+  for (const replica of source.zero === 0 ? replicas : [whole]) {
     const [first] = replica.steps;
     invariant(first !== undefined, "at least one step");
     const { update } = first;
-    if (update !== undefined) new UpdateWriter({ ...first, update }, split, replica, writers, mail).write();
+    if (update !== undefined)
+      new UpdateWriter({ ...first, update }, split, replica, writers, mail, source.zero === 2).write();
   }
   return writers.map((writer) => writer.build());
 }
@@ -55,8 +59,13 @@ function joined(replicas: readonly ReplicaSource[]): ReplicaSource {
 }
 
 /** Writes all items of a replica; returns how the first one's graph is split. */
-function writeItems(replica: ReplicaSource, writers: readonly DeviceWriter[], mail: Mail): SplitGraph {
-  const items = new ItemWriter(replica, writers, mail);
+function writeItems(
+  replica: ReplicaSource,
+  writers: readonly DeviceWriter[],
+  mail: Mail,
+  shared: SharedGradients | undefined,
+): SplitGraph {
+  const items = new ItemWriter(replica, writers, mail, shared);
   for (const [device, actions] of replica.schedule.entries()) {
     for (const piece of piecesOf(inStageOrder(actions, replica.weights), replica.weights))
       items.write(device, piece);

@@ -3,7 +3,7 @@
 import type { TrainingStep } from "../autodiff/training-step.ts";
 import type { InputSpec } from "../data/dataset.ts";
 import type { Graph } from "../graph/graph.ts";
-import type { Layout } from "../layout/layout.ts";
+import type { Layout, ZeroStage } from "../layout/layout.ts";
 import type { Schedule, Weights } from "../schedule/action.ts";
 import type { Mesh } from "../shard/mesh.ts";
 import type { SplitGraph } from "../shard/split-source.ts";
@@ -51,8 +51,8 @@ export type ReplicaSource = Replica & Shared;
 export interface PartitionSource extends Shared {
   /** Number of devices of the step. */
   readonly devices: number;
-  /** Whether the replicas share the update (ZeRO stage 1). */
-  readonly sharesUpdate: boolean;
+  /** What the replicas share; 0 where there is one. */
+  readonly zero: ZeroStage;
   /** At least one; no two share a device. */
   readonly replicas: readonly Replica[];
 }

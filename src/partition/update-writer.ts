@@ -51,15 +51,16 @@ export class UpdateWriter {
   readonly #makers = new Map<ValueId, number>();
   readonly #users = new Map<ValueId, Set<number>>();
 
-  /** `split` says how the item graph has laid out what is updated. */
+  /** `split` says how the item graph has laid out what is updated; replicas may have `dealt` out the gradients. */
   constructor(
     step: Pick<TrainingStep, "item" | "update" | "gradients">,
     split: SplitGraph,
     source: ReplicaSource,
     writers: readonly DeviceWriter[],
     mail: Mail,
+    dealt: boolean,
   ) {
-    this.#split = splitUpdate(step, split, splitOptions(source));
+    this.#split = splitUpdate(step, split, splitOptions(source), dealt);
     const update = this.#split.graph;
     this.#update = update;
     this.#source = source;

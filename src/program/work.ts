@@ -261,12 +261,11 @@ function withMates(
     programs.some((_, other) => areMates(owner, other) && isSame(other, device));
 }
 
-/** Whether a device adds up gradients in U with another one: each has a part of the sum, and of the update. */
+/** Whether a device deals out sums of gradients with another one: each has a part of the sum, and of the update. */
 function shareUpdate(program: Program | undefined, device: number): boolean {
   const meetings = program === undefined ? [] : collectivesOf(program);
   return meetings.some(
-    ({ instruction: { kind, phase, ranks } }) =>
-      kind === "reduce-scatter" && phase === "U" && ranks.includes(device),
+    ({ instruction: { kind, ranks } }) => kind === "reduce-scatter" && ranks.includes(device),
   );
 }
 

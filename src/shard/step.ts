@@ -1,7 +1,9 @@
 /** Splits both graphs of a training step, the update as the item graph has laid out the parameters. */
 
 import { stateNames, type TrainingStep } from "../autodiff/training-step.ts";
+import { invariant } from "../base/errors.ts";
 import type { Graph } from "../graph/graph.ts";
+import type { TensorType } from "../graph/shape.ts";
 import { lossOutput } from "../model/forward.ts";
 import { splitGraph } from "./expand.ts";
 import { type Axis, rankCount } from "./mesh.ts";
@@ -40,12 +42,14 @@ export function splitItem(step: Step, options: SplitOptions, settled?: SplitGrap
 /**
  * The update graph over the meshes: every rank updates what it has. Gradients and loss are summed over all ranks. On meshes with the
  * axis `data` the replicas share the update (ZeRO stage 1: Rajbhandari et al. 2020, section 5.1): gradients arrive as they are, each
- * replica gets its part of their sum, has that part of the optimizer's state, and updates that part of the parameter.
+ * replica gets its part of their sum, has that part of the optimizer's state, and updates that part of the parameter. Where they are
+ * `dealt` out already, each replica has the part of the sum that it needs (stage 2).
  */
 export function splitUpdate(
   { update, item }: Pick<TrainingStep, "update" | "item">,
   split: SplitGraph,
   options: SplitOptions,
+  dealt = false,
 ): SplitGraph {
   if (!isSplit(item, options)) return unsplit(update, options);
   const makers = makersOf(item);
@@ -64,12 +68,43 @@ export function splitUpdate(
       if (data === undefined || role === "parameter" || role === "data")
         return [[name, { ...common, sharding: whole }]];
       const shared = { dims: splitFirst(dims, data), partial: [] };
-      if (role === "state") return [[name, { ...common, sharding: shared }]];
-      const partial = [...spread.sharding.partial, data.axis];
-      return [[name, { ...common, sharding: { dims, partial }, summed: shared }]];
+      if (role === "state" || dealt) return [[name, { ...common, sharding: shared }]];
+      return [[name, { ...common, ...unsummed(spread.sharding, data) }]];
     }),
   );
   return splitGraph({ ...options, graph: update, given, pending: new Map() });
+}
+
+/** A gradient as the devices of its group have it in every replica. */
+export interface LaidGradient {
+  readonly name: string;
+  /** Of the whole tensor. */
+  readonly type: TensorType;
+  readonly group: string;
+  readonly sharding: Sharding;
+}
+
+/** The sum of a gradient over the replicas, as a graph over the mesh with the axis `data`: each replica gets the part that it updates. */
+export function splitSum({ name, type, group, sharding }: LaidGradient, options: SplitOptions): SplitGraph {
+  const place = options.meshOf(group);
+  const data = place.mesh.axes.find(({ axis }) => axis === "data");
+  invariant(data !== undefined, "a sum over replicas needs the axis data");
+  const graph: Graph = {
+    inputs: [{ name, role: "gradient", group }],
+    nodes: [],
+    outputs: [{ name, value: 0 }],
+    types: [type],
+  };
+  const given = new Map([[name, { ...place, group, isMade: true, ...unsummed(sharding, data) }]]);
+  return splitGraph({ ...options, graph, given, pending: new Map() });
+}
+
+/** A gradient that replicas have of their own samples, and how its sum is dealt out among them. */
+function unsummed({ dims, partial }: Sharding, data: Axis): Pick<GivenInput, "sharding" | "summed"> {
+  return {
+    sharding: { dims, partial: [...partial, data.axis] },
+    summed: { dims: splitFirst(dims, data), partial: [] },
+  };
 }
 
 /** The dims with the first factor split that no axis splits yet and that is large enough; as they are where there is none. */

@@ -1,7 +1,7 @@
 /** The command line: commands, options, help and exit codes; commander parses it. */
 
 import { Command, InvalidArgumentError, Option } from "commander";
-import { scheduleNames, weightTimings } from "../../layout/layout.ts";
+import { scheduleNames, weightTimings, type ZeroStage, zeroStages } from "../../layout/layout.ts";
 import { versions } from "../train/run-record.ts";
 import { type LayoutCommandOptions, layoutCommand } from "./layout-command.ts";
 import type { Terminal } from "./terminal.ts";
@@ -89,7 +89,7 @@ function addLayoutOptions(command: Command, devices: string): Command {
     )
     .option(
       "--zero <stage>",
-      "1: replicas share the optimizer's state and the update (default: 0)",
+      "replicas share 1: the optimizer's state and the update, 2: gradients too (default: 0, nothing)",
       zeroStage,
     )
     .option("--tensor <n>", "devices that share the weights of every layer (default: 1)", positiveInteger)
@@ -122,9 +122,10 @@ function positiveInteger(text: string): number {
   throw new InvalidArgumentError("It must be a positive whole number.");
 }
 
-function zeroStage(text: string): 0 | 1 {
-  if (text === "0" || text === "1") return text === "0" ? 0 : 1;
-  throw new InvalidArgumentError("It must be 0 or 1.");
+function zeroStage(text: string): ZeroStage {
+  const stage = zeroStages.find((known) => `${known}` === text);
+  if (stage !== undefined) return stage;
+  throw new InvalidArgumentError("It must be 0, 1 or 2.");
 }
 
 function integer(text: string): number {

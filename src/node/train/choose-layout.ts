@@ -17,6 +17,7 @@ import {
   type WeightTiming,
   withMesh,
   withReplicas,
+  type ZeroStage,
 } from "../../layout/layout.ts";
 import { parseLayout } from "../../layout/parse.ts";
 import { type PlaceRule, parseDevices, parsePlace, placeByHand, placeRules } from "../../layout/place.ts";
@@ -35,8 +36,8 @@ export interface LayoutOptions {
   readonly layout?: string;
   /** Copies of the pipeline that share the samples of every mini-batch: the size of the data axis. */
   readonly data?: number;
-  /** 1: the replicas share the optimizer's state and the update; default 0. */
-  readonly zero?: 0 | 1;
+  /** What the replicas share: 1, the optimizer's state and the update; 2, gradients too; default 0, nothing. */
+  readonly zero?: ZeroStage;
   /** Devices that share the weights of every layer: the size of the tensor axis. */
   readonly tensor?: number;
   /** Devices that share the positions of images or sequences: `height=2`, `width=2,height=2`, `sequence=2`. */
