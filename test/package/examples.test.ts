@@ -61,6 +61,26 @@ test.each([
   60_000,
 );
 
+test.each(["four-machines", "mnist-domain", "transformer"])(
+  "%s learns the same under the layout beside it as under one item on one device",
+  async (example) => {
+    const lossesUnder = async (...words: readonly string[]) => {
+      const cwd = folderWith({});
+      const job = `${examples}${example}/job.ts`;
+      const args = ["train", job, "--quiet", "--no-validation", "--steps", "4", ...words];
+      expect(await paraxis(args, { cwd })).toEqual({ code: 0, out: "", err: "" });
+      return metricsOf(cwd).map(({ loss }) => Number(loss));
+    };
+    const expected = await lossesUnder();
+    const losses = await lossesUnder("--layout", `${examples}${example}/layout.json`);
+    expect(losses).toHaveLength(4);
+    losses.forEach((loss, i) => {
+      expect(Math.abs(loss / (expected[i] as number) - 1)).toBeLessThan(1e-4);
+    });
+  },
+  60_000,
+);
+
 test("the digits are all that the package has, each class as often as its file has it", async () => {
   const data = digits(50);
   const counts = Array<number>(10).fill(0);
