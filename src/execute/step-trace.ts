@@ -102,13 +102,18 @@ function eventOf(
   instruction: Instruction,
   when: Pick<TraceEvent, "step" | "start" | "end">,
 ): readonly TraceEvent[] {
-  const { device } = program;
+  const { device, replica } = program;
   switch (instruction.kind) {
     case "run": {
       const { phase, stage, group, item } = instruction;
-      return [
-        { ...when, device, stream: "compute", kind: "run", name: group, phase, stage, ...(item && { item }) },
-      ];
+      const work = {
+        name: group,
+        phase,
+        stage,
+        ...(replica !== undefined && { replica }),
+        ...(item && { item }),
+      };
+      return [{ ...when, device, stream: "compute", kind: "run", ...work }];
     }
     case "send":
     case "receive": {

@@ -35,6 +35,7 @@ const argsSchema = z.strictObject({
   name: z.string().exactOptional(),
   phase: z.enum(["F", "B", "W", "U"]).exactOptional(),
   stage: count.exactOptional(),
+  replica: count.exactOptional(),
   microBatch: count.exactOptional(),
   chunk: count.exactOptional(),
   bytes: z.number().nonnegative().exactOptional(),

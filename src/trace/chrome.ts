@@ -35,6 +35,7 @@ export interface SliceArgs {
   readonly name?: string;
   readonly phase?: TracePhase;
   readonly stage?: number;
+  readonly replica?: number;
   readonly microBatch?: number;
   readonly chunk?: number;
   readonly bytes?: number;

@@ -48,14 +48,20 @@ function busySentence({ devices, concurrency }: Statistics): string {
 const never = 0.01;
 const hardly = 0.1;
 
-function overlapSentence({ devices, histogram, overlap }: Statistics): string[] {
+/** Whether devices never compute at the same time, but for the update. */
+export function isTakingTurns({ overlap }: Statistics): boolean {
+  return overlap < never;
+}
+
+function overlapSentence(whole: Statistics): string[] {
+  const { devices, histogram, overlap } = whole;
   if (devices.length < 2) return [];
   const any = histogram.slice(1).reduce((sum, share) => sum + share, 0);
   const several = histogram.slice(2).reduce((sum, share) => sum + share, 0);
   if (any === 0) return ["No device computed anything."];
   if (several / any < never)
     return ["These devices never compute at the same time: this is workload partitioning, not parallelism."];
-  if (overlap < never)
+  if (isTakingTurns(whole))
     return [
       "But for the update, these devices never compute at the same time: this is workload partitioning, not parallelism.",
     ];

@@ -31,6 +31,8 @@ export interface TraceEvent {
   readonly name?: string;
   readonly phase?: TracePhase;
   readonly stage?: number;
+  /** Which copy of the pipeline the device belongs to, where there are several for different samples; default 0. */
+  readonly replica?: number;
   /** Which item of the stream; absent for work on a whole step. */
   readonly item?: { readonly microBatch: number; readonly chunk: number };
   readonly bytes?: number;

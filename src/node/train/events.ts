@@ -1,6 +1,7 @@
 /** What a training run tells while it goes on; the lines of metrics.jsonl and of `--json` are these objects. */
 
 import type { LayoutStage } from "../../layout/layout.ts";
+import type { DevicePair } from "../../trace/pairs.ts";
 
 export interface StartEvent {
   readonly kind: "start";
@@ -79,6 +80,8 @@ export interface PhaseSummary {
     readonly communication: number;
     readonly peakBytes: number;
   }[];
+  /** What every two devices did at the same time, by their names. */
+  readonly pairs: readonly (Omit<DevicePair, "devices"> & { readonly devices: readonly [string, string] })[];
   /** The same in plain words. */
   readonly sentences: readonly string[];
 }

@@ -4,7 +4,9 @@ import { type StepTracer, stepTracer } from "../../execute/step-trace.ts";
 import type { StepResult } from "../../execute/trainer.ts";
 import type { Layout } from "../../layout/layout.ts";
 import type { CompiledStep } from "../../partition/compile.ts";
-import { describeStatistics } from "../../trace/describe.ts";
+import { describeStatistics, isTakingTurns } from "../../trace/describe.ts";
+import { describePairs } from "../../trace/describe-pairs.ts";
+import { classifyPairs } from "../../trace/pairs.ts";
 import { traceStatistics } from "../../trace/statistics.ts";
 import type { Trace } from "../../trace/trace.ts";
 import type { PhaseSummary } from "./events.ts";
@@ -52,6 +54,8 @@ export class PhaseRecorder {
   summary(trace: Trace): PhaseSummary {
     const statistics = traceStatistics(trace);
     const { whole } = statistics;
+    const pairs = classifyPairs(trace);
+    const names = trace.devices;
     return {
       name: this.name,
       steps: this.#steps,
@@ -65,9 +69,17 @@ export class PhaseRecorder {
         communication,
         peakBytes,
       })),
-      sentences: this.#steps === 0 ? [] : describeStatistics(statistics),
+      pairs: pairs.map(({ devices: [first, second], ...pair }) => ({
+        devices: [names[first] ?? "", names[second] ?? ""],
+        ...pair,
+      })),
+      sentences:
+        this.#steps === 0
+          ? []
+          : [...describeStatistics(statistics), ...(isTakingTurns(whole) ? [] : describePairs(names, pairs))],
     };
   }
+
   #tracerOf(key: string): StepTracer {
     const tracer = this.#tracers.get(key) ?? stepTracer(this.#compiled.get(key)?.programs ?? []);
     this.#tracers.set(key, tracer);
