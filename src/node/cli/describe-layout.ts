@@ -47,7 +47,9 @@ export function describeLayout({ job, layout, shape, reasons, stages, devices }:
     ...stages.map(describeStage),
     table,
     legend(stages),
-  ].join("\n\n");
+  ]
+    .filter((part) => part !== "")
+    .join("\n\n");
 }
 
 function describeStage(split: StageSplit): string {
