@@ -8,6 +8,7 @@
 import { GraphBuilder } from "../graph/builder.ts";
 import { add, constant, div, minimum, mul, scalar, sqrt, square, sum } from "../graph/functions.ts";
 import type { Graph } from "../graph/graph.ts";
+import { withoutDeadNodes } from "../graph/live-nodes.ts";
 import type { TensorType } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { type ForwardGraph, lossOutput } from "../model/forward.ts";
@@ -15,7 +16,6 @@ import type { ParameterSpec, StateSpec } from "../model/model-builder.ts";
 import type { Optimizer } from "../model/optimizer.ts";
 import { differentiate, type GradientOutput } from "./differentiate.ts";
 import { recompute } from "./recompute.ts";
-import { withoutDeadNodes } from "./slice.ts";
 
 /** Output of the update graph: the global norm of the gradient before clipping. */
 export const normOutput = "norm";

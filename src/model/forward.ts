@@ -4,6 +4,7 @@ import { UserError } from "../base/errors.ts";
 import { type InputSpec, inputShape } from "../data/dataset.ts";
 import { mul, sum } from "../graph/functions.ts";
 import type { Graph } from "../graph/graph.ts";
+import { withoutDeadNodes } from "../graph/live-nodes.ts";
 import { sizeOf } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { isLayer, type Model, type ModelFunction } from "./layer.ts";
@@ -51,12 +52,29 @@ export function buildForward(source: ModelSource, options: ModelOptions): Forwar
     );
   });
   builder.output(lossOutput, total);
+  const graph = withoutDeadNodes(builder.build());
+  checkUses(graph, builder.parameters);
   return {
-    graph: builder.build(),
+    graph,
     parameters: builder.parameters,
     states: builder.states,
     targets: sizeOf(losses.shape),
   };
+}
+
+/** A layer whose result is dropped would look as if it were trained. */
+function checkUses({ inputs, nodes }: Graph, parameters: readonly ParameterSpec[]): void {
+  const used = new Set(nodes.flatMap((node) => node.inputs.map((value) => inputs[value]?.name)));
+  const unused = parameters.filter(({ name }) => !used.has(name));
+  const groups = [...new Set(unused.map(({ group }) => group))];
+  if (groups.length === 0) return;
+  throw new UserError(
+    "the loss does not depend on all parameters of the model",
+    groups.map((group) => {
+      const names = unused.flatMap((parameter) => (parameter.group === group ? [parameter.name] : []));
+      return `group "${group}": ${names.join(", ")}: use what is computed with them, or leave the layer out`;
+    }),
+  );
 }
 
 function dataInput(builder: ModelBuilder, spec: InputSpec): Tensor {

@@ -8,10 +8,10 @@
  * windows of convolutions (`height`, `width`), and the time steps of data inputs (`sequence`).
  */
 
-import { withoutDeadNodes } from "../autodiff/slice.ts";
 import { UserError } from "../base/errors.ts";
 import { GraphBuilder } from "../graph/builder.ts";
 import { type Graph, typeOf } from "../graph/graph.ts";
+import { withoutDeadNodes } from "../graph/live-nodes.ts";
 import { byLoops } from "./by-loops.ts";
 import { unmetDemands } from "./demands.ts";
 import { freeValue } from "./free.ts";

@@ -1,9 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { differentiate } from "../../src/autodiff/differentiate.ts";
-import { sliceWeightGradients, withoutDeadNodes } from "../../src/autodiff/slice.ts";
+import { sliceWeightGradients } from "../../src/autodiff/slice.ts";
 import { stateNames, trainingStep } from "../../src/autodiff/training-step.ts";
 import type { Graph } from "../../src/graph/graph.ts";
+import { withoutDeadNodes } from "../../src/graph/live-nodes.ts";
 import { evaluateGraph } from "../../src/graph/reference.ts";
 import { printGraph } from "../../src/graph/text.ts";
 import { verifyGraph } from "../../src/graph/verify.ts";

@@ -95,6 +95,23 @@ describe("names of layers", () => {
     expect(build).toThrow('two layers are called "a"');
   });
 
+  test("a layer whose result nobody uses is refused, and what has no parameters is left out", () => {
+    const [used, dropped] = [linear({ units: 2, group: "a" }), linear({ units: 3, group: "b" })];
+    const build = () =>
+      forward([2, 3], (x) => {
+        dropped(x);
+        return used(x);
+      });
+    expect(build).toThrow(
+      'the loss does not depend on all parameters of the model: group "b": b.weight, b.bias: use what is computed with them, or leave the layer out',
+    );
+    const { graph } = forward([2, 3], (x) => {
+      f.exp(x);
+      return used(x);
+    });
+    expect(graph.nodes.map(({ op }) => op.kind)).not.toContain("exp");
+  });
+
   test("start afresh for every graph that is built from the same layers", () => {
     const model = sequential([linear({ units: 3 }), linear({ units: 3 })]);
     expect(names(forward([2, 3], model))).toEqual(names(forward([4, 3], model)));
