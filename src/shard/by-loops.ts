@@ -74,14 +74,16 @@ function withoutTensor(sharding: Sharding | undefined): Sharding | undefined {
   );
 }
 
-/** Axes along which operands stay partial. */
+/** Axes along which operands stay partial; none where another operand is split along one of them, since no rank would add up the rest. */
 function passing({ node, place, values, uses, operands, results }: Site): Sharding["partial"] {
   const summands = node.inputs.map((value, i) => ({
     partial: values.shardingOf(value, place)?.partial ?? [],
     uses: uses.get(value) ?? 0,
     size: sizeOf(operands[i]?.shape ?? []),
   }));
-  return passesSums(node.op, summands, sizeOf(results[0]?.shape ?? []));
+  const passed = passesSums(node.op, summands, sizeOf(results[0]?.shape ?? []));
+  const split = node.inputs.flatMap((value) => values.shardingOf(value, place)?.dims.flatMap(axesOf) ?? []);
+  return passed.some((axis) => split.includes(axis)) ? [] : passed;
 }
 
 /** The operation on the parts of every rank. */

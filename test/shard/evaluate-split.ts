@@ -29,16 +29,23 @@ function randomInputs(graph: Graph, vocabulary: number, seed = 1): Map<string, D
     graph.inputs.map(({ name, role }, value) => {
       const { shape, dtype } = graph.types[value] as Graph["types"][number];
       const data = Float64Array.from({ length: sizeOf(shape) }, (_, i) => {
-        if (name.startsWith("offset:")) return 0;
-        if (name.startsWith("key:")) return 17;
-        if (dtype === "i32") return hashIndex(seed + value, i) % vocabulary;
+        if (dtype === "i32") return indexOf(name, hashIndex(seed + value, i) % vocabulary);
         if (dtype === "bool") return 1;
-        if (role === "scalar") return 0.125;
-        return normal(seed + value, i) * 0.4;
+        return role === "scalar" ? 0.125 : numberOf(name, normal(seed + value, i) * 0.4);
       });
       return [name, { shape, data }] as const;
     }),
   );
+}
+
+function indexOf(name: string, random: number): number {
+  if (name.startsWith("offset:")) return 0;
+  return name.startsWith("key:") ? 17 : random;
+}
+
+/** Adam's mean squares are not negative. */
+function numberOf(name: string, random: number): number {
+  return name.startsWith("square:") ? Math.abs(random) : random;
 }
 
 /** All outputs of the split graph as whole tensors; those that are partial are added up. */
