@@ -35,7 +35,7 @@ export interface DevicePair {
    * share of `ahead`: devices of a mesh meet after every layer, so one is ahead only for as long as the other waits for a processor.
    */
   readonly kind: PairKind | "never";
-  /** What else was not negligible, largest first. */
+  /** What else took 2 % or more, largest first. */
   readonly also: readonly PairKind[];
   /** The time in which both compute, as a share of the computing time of the less busy one; from 0 to 1. */
   readonly both: number;
@@ -44,11 +44,17 @@ export interface DevicePair {
 }
 
 /**
- * A smaller share of the computing time of the less busy device is no evidence. Measured on two processors: devices that take turns
- * overlap by less than 0.01 %, a pipeline of two items on two devices by a third; on four devices, a device that finishes its own copy of
- * what its mesh has already handed on overlaps with the next stage by up to 1 %.
+ * Below this share of the computing time of the less busy device two devices never compute at the same time. Devices that take turns were
+ * measured to overlap by less than 0.01 %; a pipeline of two items on two devices overlaps by a third, and by a few percent where it has
+ * so few processors that its devices take turns on them.
  */
-export const negligible = 0.02;
+export const negligible = 0.01;
+
+/**
+ * What else two devices did is told from this share on. A device that finishes its own copy of what its mesh has already handed on was
+ * measured to overlap with the next stage by up to 1 %.
+ */
+const notable = 0.02;
 
 /** All pairs of devices of `trace`, in their order; every device's computations must be disjoint in time. */
 export function classifyPairs(trace: Trace): readonly DevicePair[] {
@@ -85,7 +91,7 @@ function classify(shares: ReadonlyMap<PairKind, number>): Omit<DevicePair, "devi
     kind === "layer" ? share + (shares.get("ahead") ?? 0) : share;
   const [largest] = [...shares].toSorted(([a, x], [b, y]) => weight(b, y) - weight(a, x));
   const kind = largest === undefined || both < negligible ? "never" : largest[0];
-  const large = [...shares].filter(([, share]) => share >= negligible).toSorted(([, a], [, b]) => b - a);
+  const large = [...shares].filter(([, share]) => share >= notable).toSorted(([, a], [, b]) => b - a);
   return {
     kind,
     also: kind === "never" ? [] : large.map(([other]) => other).filter((other) => other !== kind),

@@ -128,9 +128,9 @@ describe("two devices", () => {
       work([0, 0, 1], [0, 100]),
       work([1, 1, 0], [100 - time, 200 - time]),
     ];
-    expect(pairOf(overlapping(1.9)).kind).toBe("never");
-    expect(pairOf(overlapping(2.1)).kind).toBe("stream");
-    expect(negligible).toBe(0.02);
+    expect(pairOf(overlapping(0.9)).kind).toBe("never");
+    expect(pairOf(overlapping(1.1)).kind).toBe("stream");
+    expect(negligible).toBe(0.01);
   });
 
   test("of which one computes nothing are never at the same time", () => {

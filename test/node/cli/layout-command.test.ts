@@ -181,7 +181,10 @@ test("the words show the numbers of the JSON", async () => {
 
 test.each([
   ["--layout none.json", /none\.json/],
-  ["--layout bad.json", /^error: .*\n {2}- version: must be 1[^]*\n {2}- schedule: must be "naive" or/],
+  [
+    "--layout bad.json",
+    /^error: .*\n {2}- version: must be 1.*\n(?: {2}- .*\n)* {2}- schedule: must be "naive" or/,
+  ],
   [
     "--devices cpu:3 --tensor 2",
     /cannot share 3 devices \(cpu:0, cpu:1, cpu:2\) between meshes of 2 \(tensor 2\)/,
