@@ -1,20 +1,23 @@
 /** Random models on random layouts give the results of one device. */
 
 import fc from "fast-check";
-import { test } from "vitest";
+import { expect, test } from "vitest";
+import { UserError } from "../../src/base/errors.ts";
 import type { InputSpec } from "../../src/data/dataset.ts";
 import { add, concat, sliceDim } from "../../src/graph/functions.ts";
 import type { Tensor } from "../../src/graph/tensor.ts";
-import { type Layout, oneDevice } from "../../src/layout/layout.ts";
+import { type Layout, type LayoutStage, type Mesh, meshSize, oneDevice } from "../../src/layout/layout.ts";
 import type { Layer } from "../../src/model/layer.ts";
 import { dropout, layerNorm, linear, sequential, tanh } from "../../src/model/layers/basic.ts";
 import { gru, lstm } from "../../src/model/layers/recurrent.ts";
 import { modelOf } from "../../src/model/model-builder.ts";
 import { adam, sgd } from "../../src/model/optimizer.ts";
-import { scheduleKinds } from "../../src/schedule/schedule.ts";
+import { scheduleSpec } from "../../src/schedule/layout-spec.ts";
+import { scheduleKinds, specProblems } from "../../src/schedule/schedule.ts";
 import { isLegal, nameLayout } from "./layouts.ts";
 import type { Example } from "./models.ts";
-import { expectSame, outcomeOf } from "./train.ts";
+import { imageExamples, type RandomExample, sequenceExamples } from "./random-models.ts";
+import { expectSame, type Outcome, outcomeOf } from "./train.ts";
 
 const width = 2;
 
@@ -148,4 +151,81 @@ test("random models on random layouts give the results of one device", async () 
     }),
     { numRuns: 80 },
   );
+});
+
+/** Sizes of the axes that the example can carry, 4 devices at most. */
+function meshesFor({ axes }: RandomExample): fc.Arbitrary<Mesh> {
+  return fc
+    .tuple(...axes.map(() => fc.constantFrom(1, 1, 2, 2, 3)))
+    .map((sizes): Mesh => Object.fromEntries(axes.map((axis, i) => [axis, sizes[i]])))
+    .filter((mesh) => meshSize({ mesh }) <= 4);
+}
+
+/** Stages on meshes of their own, or all on the devices of one mesh; replicas that may share the update. */
+function meshedLayoutsFor(example: RandomExample): fc.Arbitrary<Layout> {
+  const { groups, hasChunks, hasStatistics, shapes } = example;
+  const [{ batch, time = 1 }] = shapes as [{ readonly batch: number; readonly time?: number }];
+  return fc
+    .record({
+      cuts: fc.uniqueArray(fc.integer({ min: 1, max: groups.length - 1 }), { maxLength: 2 }),
+      meshes: fc.array(meshesFor(example), { minLength: 3, maxLength: 3 }),
+      isShared: fc.boolean(),
+      replicas: fc.integer({ min: 1, max: hasStatistics ? 1 : 2 }),
+      isDivided: fc.boolean(),
+      order: fc.nat(),
+      microBatches: fc.integer({ min: 1, max: 4 }),
+      chunks: fc.integer({ min: 1, max: hasChunks ? Math.min(3, time) : 1 }),
+      schedule: fc.constantFrom(...scheduleKinds),
+      weights: fc.constantFrom<Layout["weights"]>("fused", "per-item", "per-micro-batch", "deferred"),
+      recompute: fc.constantFrom<Layout["recompute"]>("none", "full", [groups[0] as string]),
+    })
+    .filter(({ microBatches, replicas }) => microBatches * replicas <= batch)
+    .map(({ cuts, meshes, isShared, replicas, isDivided, order, ...choice }): Layout => {
+      const starts = [0, ...cuts.toSorted((a, b) => a - b)];
+      let next = 0;
+      const stages = starts.map((start, stage): LayoutStage => {
+        const mesh = meshes[isShared ? 0 : stage] as Mesh;
+        const first = isShared ? 0 : next;
+        const count = replicas * meshSize({ mesh });
+        next = first + count;
+        return {
+          devices: Array.from({ length: count }, (_, i) => `cpu:${first + i}`),
+          mesh,
+          groups: groups.slice(start, starts[stage + 1]),
+        };
+      });
+      const names = Array.from({ length: next }, (_, i) => `cpu:${(i + order) % next}`);
+      const zero = replicas > 1 && isDivided ? { zero: 1 as const } : {};
+      return { version: 1, devices: names.map((name) => ({ name, threads: 1 })), stages, ...choice, ...zero };
+    })
+    .filter((layout) => specProblems(scheduleSpec(layout, layout.microBatches, layout.chunks)).length === 0);
+}
+
+/** Replicas that share the update keep the gradients of their own samples; only parts of them are added up. */
+function comparable(outcome: Outcome, { zero = 0 }: Layout): Outcome {
+  return zero === 0 ? outcome : new Map([...outcome].filter(([name]) => !name.startsWith("grad:")));
+}
+
+test("random models on random meshes and replicas give the results of one device, and few are refused", async () => {
+  const cases = fc
+    .oneof(imageExamples, sequenceExamples)
+    .chain((example) => fc.tuple(fc.constant(example), meshedLayoutsFor(example)));
+  let [all, refused] = [0, 0];
+  await fc.assert(
+    fc.asyncProperty(cases, async ([example, layout]) => {
+      all++;
+      const { microBatches } = layout;
+      try {
+        const got = comparable(await outcomeOf(example, layout), layout);
+        const plain: Layout = { ...oneDevice(example.groups), microBatches, schedule: "gpipe" };
+        const expected = comparable(await outcomeOf(example, plain), layout);
+        expectSame(got, expected, 1e-9, JSON.stringify(layout));
+      } catch (error) {
+        if (!(error instanceof UserError)) throw error;
+        refused++;
+      }
+    }),
+    { numRuns: 30 },
+  );
+  expect(refused / all).toBeLessThan(0.45);
 });
