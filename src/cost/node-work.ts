@@ -1,16 +1,19 @@
 /**
  * The work of one operation: arithmetic from its iteration space, and bytes from the tensors it touches. Together they bound its
- * time from below (the roofline of Williams et al. 2009): products are bound by arithmetic, elementwise operations by memory.
+ * time from below (the roofline of Williams et al. 2009): products are bound by arithmetic, elementwise operations by memory. A product
+ * first brings its right operand into the order in which its kernel reads it; that does not overlap with its arithmetic, and makes many
+ * products of few rows slower than one of many.
  */
 
 import type { Graph, Node, ValueId } from "../graph/graph.ts";
 import { rulesOf } from "../graph/op-table.ts";
 import { bytesOfType, type TensorType } from "../graph/shape.ts";
 
-/** Floating-point operations (a multiply-add counts 2), and bytes read and written. */
+/** Floating-point operations (a multiply-add counts 2), bytes read and written, and bytes put in order before the arithmetic. */
 export interface Work {
   readonly flops: number;
   readonly bytes: number;
+  readonly packed: number;
 }
 
 /** How fast a device of speed 1 works. */
@@ -31,12 +34,29 @@ export function workOf(graph: Graph, node: Node): Work {
   return {
     flops: flopsPerPoint === 0 ? 0 : points * flopsPerPoint,
     bytes: bytesMoved(node, inputs, results),
+    packed: packedOperands(node).reduce((sum, i) => sum + bytesOfType(inputs[i] as TensorType), 0),
   };
 }
 
 /** Seconds that `work` takes at least. */
-export function secondsOf(work: Work, rates: Rates): number {
-  return Math.max(work.flops / rates.flopsPerSecond, work.bytes / rates.bytesPerSecond);
+export function secondsOf({ flops, bytes, packed }: Work, { flopsPerSecond, bytesPerSecond }: Rates): number {
+  return Math.max(flops / flopsPerSecond, bytes / bytesPerSecond) + packed / bytesPerSecond;
+}
+
+/** The operands of a product that are put in order: its right one; in recurrent layers their weights. */
+function packedOperands({ op: { kind } }: Node): readonly number[] {
+  switch (kind) {
+    case "matmul":
+      return [1];
+    case "lstm":
+    case "gru":
+      return [1, 2];
+    case "lstm-grad":
+    case "gru-grad":
+      return [0];
+    default:
+      return [];
+  }
 }
 
 function bytesMoved(node: Node, inputs: readonly TensorType[], results: readonly TensorType[]): number {
