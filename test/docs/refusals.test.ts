@@ -6,10 +6,14 @@ import { UserError } from "../../src/base/errors.ts";
 import type { Flow } from "../../src/cost/flow.ts";
 import { type LayoutModel, modelProblems } from "../../src/layout/check.ts";
 import { parseDomain } from "../../src/layout/domain.ts";
-import type { Layout } from "../../src/layout/layout.ts";
+import { type Layout, type Mesh, meshSize, oneDevice } from "../../src/layout/layout.ts";
 import { parseLayout } from "../../src/layout/parse.ts";
 import { parseDevices, parsePlace, placeByHand } from "../../src/layout/place.ts";
+import { flatten, linear, sequential } from "../../src/model/layers/basic.ts";
+import { convolution } from "../../src/model/layers/convolution.ts";
+import { compileTraining } from "../../src/partition/compile.ts";
 import { scheduleProblems } from "../../src/plan/check-layout.ts";
+import { type Example, exampleOf } from "../partition/models.ts";
 import { root } from "./pages.ts";
 
 const page = readFileSync(`${root}docs/guide/layouts.md`, "utf8");
@@ -96,6 +100,7 @@ test("the document by itself", () => {
     faultyBy({ stages: [{ ...first, mesh: { tensor: 0 } }, second] }),
     faultyBy({ stages: [{ ...first, mesh: { data: 2 } }, second] }),
     faultyBy({ shardings: { "decode.weight": -1 } }),
+    faultyBy({ zero: 3 }),
     faultyBy({ schedule: "2f2b" }),
     faultyBy({ weights: "late" }),
     faultyBy({ recompute: "some" }),
@@ -124,6 +129,9 @@ test("the document by itself", () => {
         { tensor: 2 },
       ),
     }),
+    faultyBy({
+      stages: [{ ...first, device: undefined, devices: ["cpu:0", "cpu:1"], mesh: { tensor: 4 } }],
+    }).slice(0, 1),
     faultyBy({ ...devicesUpTo(3), ...on([[0, 2], [1]]) }),
     faultyBy(
       on([
@@ -167,8 +175,88 @@ test("the document and the model", () => {
     faultyBy({ ...replicated, microBatches: 11 }),
     refused({ ...unlimited, chunks: 9 }),
     faultyBy({}, { ...lstm, shapes: [{ batch: 20 }] }),
+    faultyBy({ zero: 1 }),
+    faultyBy({ ...replicated, zero: 2 }, { ...lstm, shapes: [{ batch: 21, time: 8 }] }),
   ];
   expect(faults.flat()).toEqual(shown("The document and the model"));
+});
+
+/** Two convolutions on images of 9 x 9, the second with windows of 7 x 7. */
+const wideWindows: Pick<Example, "source" | "groups" | "shapes"> = {
+  ...exampleOf("convolution"),
+  source: {
+    ...exampleOf("convolution").source,
+    model: sequential([
+      convolution({ channels: 4, kernel: 3, padding: "same", group: "first" }),
+      convolution({ channels: 4, kernel: 7, padding: "same", group: "second" }),
+      flatten({ group: "head" }),
+      linear({ units: 7, group: "head" }),
+    ]),
+    inputs: [
+      { name: "x", dtype: "f32", dims: ["batch", { size: 1 }, { size: 9 }, { size: 9 }] },
+      { name: "targets", dtype: "i32", dims: ["batch"] },
+    ],
+  },
+  groups: ["first", "second", "head"],
+};
+
+/** Why a model is not split over meshes; a stage begins with each of `starts` but the first, which begins with the first group. */
+function unsplit(
+  { source, groups: layers, shapes: [shape = { batch: 4 }] }: Pick<Example, "source" | "groups" | "shapes">,
+  meshes: readonly Mesh[],
+  {
+    starts = [],
+    shardings = {},
+  }: { readonly starts?: readonly string[]; readonly shardings?: Layout["shardings"] } = {},
+): readonly string[] {
+  const cuts = [0, ...starts.map((group) => layers.indexOf(group)), layers.length];
+  let next = 0;
+  const stages = meshes.map((mesh, i) => ({
+    devices: Array.from({ length: meshSize({ mesh }) }, () => `cpu:${next++}`),
+    mesh,
+    groups: layers.slice(cuts[i], cuts[i + 1]),
+  }));
+  const layout: Layout = { ...oneDevice(layers), ...devicesUpTo(next), stages, schedule: "gpipe", shardings };
+  return problemsOf(() => compileTraining(source, layout, shape));
+}
+
+test("the document and how the model can be split", () => {
+  const [language, images, words] = [exampleOf("lstm"), exampleOf("convolution"), exampleOf("transformer")];
+  const chosen = (example: Example, shardings: Layout["shardings"], tensor = 2) =>
+    unsplit(example, [{ tensor }], { shardings });
+  const faults = [
+    unsplit(language, [{ height: 2 }]),
+    unsplit(images, [{ height: 7 }]),
+    unsplit(exampleOf("skip-mlp"), [{ sequence: 2 }]),
+    unsplit(language, [{}, { sequence: 2 }, {}], { starts: ["layer0", "layer1"] }),
+    unsplit(words, [{}, { sequence: 2 }, {}], { starts: ["block0", "block1"] }),
+    unsplit(exampleOf("two-towers"), [{}, { tensor: 2 }], { starts: ["model"] }),
+    unsplit(language, [{ tensor: 3 }]),
+    unsplit(wideWindows, [{ height: 4 }, {}], { starts: ["head"] }),
+    unsplit(exampleOf("tied"), [{ tensor: 2 }, {}], { starts: ["layer1"] }),
+    chosen(language, { "decode.wieght": 1 }),
+    chosen(exampleOf("tied"), { softmax: 0 }),
+    chosen(language, { "decode.weight": 2 }),
+    unsplit(language, [{}], { shardings: { "decode.weight": 0 } }),
+    chosen(words, { "block0.attention.query.weight": 1 }, 3),
+    chosen(images, { "stem.weight": 2 }),
+    chosen(language, { "embed.table": 1 }),
+    chosen(language, { "layer0.weight": 1 }),
+  ];
+  expect(faults.flat()).toEqual(shown("The document and how the model can be split"));
+});
+
+test("all reasons why a model cannot be split as asked are given together", () => {
+  const problems = unsplit(exampleOf("tied"), [{ tensor: 2 }, { height: 2 }], {
+    starts: ["layer1"],
+    shardings: { "layer0.recurent": 0, "layer1.bias": 1 },
+  });
+  expect(problems.map((problem) => problem.replace(/: .*/, ""))).toEqual([
+    '"embed.table" lies as [7/tensor, 3] on tensor 2 and is used by group "decode" on height 2',
+    "shardings.layer0.recurent",
+    "shardings.layer1.bias",
+    "stages[1].mesh.height",
+  ]);
 });
 
 test("the document and its schedule", () => {
