@@ -2,8 +2,8 @@
 
 import { expect, test } from "vitest";
 import { type Layout, type Mesh, meshSize, oneDevice } from "../../src/layout/layout.ts";
-import { exampleNames, exampleOf } from "./models.ts";
-import { expectSame, outcomeOf } from "./train.ts";
+import { type ExampleName, exampleNames, exampleOf } from "./models.ts";
+import { expectSame, type Outcome, outcomeOf } from "./train.ts";
 
 /** Stages with equal shares of the groups, each on a mesh of its own devices. */
 function meshed(groups: readonly string[], meshes: readonly Mesh[], rest: Partial<Layout> = {}): Layout {
@@ -68,3 +68,148 @@ for (const name of exampleNames) {
     });
   }
 }
+
+/** A layout that mixes axes, and the models that it is tried on. */
+interface Mixed {
+  readonly names: readonly ExampleName[];
+  /** By stage; stages of one number are on the same devices. */
+  readonly positions: readonly number[];
+  /** By position. */
+  readonly meshes: readonly Mesh[];
+  readonly replicas?: number;
+  readonly batch?: number;
+  readonly rest?: Partial<Layout>;
+  /** Where the devices stand in the list of the layout; default in their order. */
+  readonly order?: (count: number, i: number) => number;
+}
+
+const trainable: readonly ExampleName[] = exampleNames.filter((name) => name !== "batch-norm");
+
+const mixed: { readonly [title: string]: Mixed } = {
+  "data 2 x tensor 2": { names: trainable, positions: [0], meshes: [{ tensor: 2 }], replicas: 2 },
+  "data 2 x tensor 2, then tensor 2, 1F1B": {
+    names: ["lstm", "transformer", "convolution"],
+    positions: [0, 1],
+    meshes: [{ tensor: 2 }, { tensor: 2 }],
+    replicas: 2,
+    rest: { microBatches: 2, schedule: "1f1b", weights: "per-item" },
+  },
+  "data 2 x tensor 2 with a shared update": {
+    names: trainable,
+    positions: [0],
+    meshes: [{ tensor: 2 }],
+    replicas: 2,
+    rest: { zero: 1 },
+  },
+  "tensor 2, then tensor 2, as a wavefront over chunks": {
+    names: ["lstm", "gru", "tied"],
+    positions: [0, 1],
+    meshes: [{ tensor: 2 }, { tensor: 2 }],
+    rest: { microBatches: 2, chunks: 2, schedule: "wavefront", weights: "deferred" },
+  },
+  "tensor 2 in three chunks, W per micro-batch": {
+    names: ["lstm", "gru"],
+    positions: [0],
+    meshes: [{ tensor: 2 }],
+    rest: { microBatches: 2, chunks: 3, schedule: "wavefront", weights: "per-micro-batch" },
+  },
+  "tensor 2 with everything computed again": {
+    names: ["lstm", "transformer", "convolution", "skip-mlp"],
+    positions: [0],
+    meshes: [{ tensor: 2 }],
+    rest: { microBatches: 2, schedule: "gpipe", recompute: "full" },
+  },
+  "height 2 with everything computed again": {
+    names: ["convolution", "batch-norm"],
+    positions: [0],
+    meshes: [{ height: 2 }],
+    rest: { microBatches: 2, schedule: "gpipe", recompute: "full" },
+  },
+  "tensor 2 with 5 samples in 2 micro-batches": {
+    names: exampleNames,
+    positions: [0],
+    meshes: [{ tensor: 2 }],
+    batch: 5,
+    rest: { microBatches: 2, schedule: "gpipe" },
+  },
+  "two meshes of tensor 2 with two stages each, interleaved": {
+    names: ["lstm", "skip-mlp", "tied", "transformer"],
+    positions: [0, 1, 0, 1],
+    meshes: [{ tensor: 2 }, { tensor: 2 }],
+    rest: { microBatches: 2, schedule: "interleaved-1f1b" },
+  },
+  "data 2 x height 2 x tensor 2": {
+    names: ["convolution"],
+    positions: [0],
+    meshes: [{ height: 2, tensor: 2 }],
+    replicas: 2,
+    rest: { microBatches: 2, schedule: "1f1b" },
+  },
+  "data 2 x sequence 2 x tensor 2": {
+    names: ["transformer"],
+    positions: [0],
+    meshes: [{ sequence: 2, tensor: 2 }],
+    replicas: 2,
+    rest: { microBatches: 2, schedule: "1f1b" },
+  },
+  "tensor 2, then tensor 2, with the devices the other way round": {
+    names: ["lstm", "transformer", "convolution"],
+    positions: [0, 1],
+    meshes: [{ tensor: 2 }, { tensor: 2 }],
+    rest: { microBatches: 2, schedule: "gpipe" },
+    order: (count, i) => count - 1 - i,
+  },
+  "data 2 x tensor 2, with the devices of replicas in turn": {
+    names: ["lstm", "transformer", "convolution"],
+    positions: [0],
+    meshes: [{ tensor: 2 }],
+    replicas: 2,
+    order: (count, i) => (i % 2) * (count / 2) + Math.floor(i / 2),
+  },
+};
+
+function mixedLayout(
+  groups: readonly string[],
+  { positions, meshes, replicas = 1, rest, order }: Mixed,
+): Layout {
+  const counts = meshes.map((mesh) => replicas * meshSize({ mesh }));
+  const starts = counts.map((_, i) => counts.slice(0, i).reduce((sum, count) => sum + count, 0));
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  const share = groups.length / positions.length;
+  const names = Array.from({ length: total }, (_, i) => `cpu:${order?.(total, i) ?? i}`);
+  return {
+    ...oneDevice(groups),
+    devices: names.toSorted().map((name) => ({ name, threads: 1 })),
+    stages: positions.map((position, stage) => ({
+      devices: names.slice(starts[position], (starts[position] as number) + (counts[position] as number)),
+      mesh: meshes[position],
+      groups: groups.filter((_, i) => Math.floor(i / share) === stage),
+    })),
+    ...rest,
+  };
+}
+
+/** Replicas that share the update keep the gradients of their own samples; only parts of them are added up. */
+function comparable(outcome: Outcome, { rest = {} }: Mixed): Outcome {
+  return rest.zero === 1 ? new Map([...outcome].filter(([name]) => !name.startsWith("grad:"))) : outcome;
+}
+
+for (const [title, how] of Object.entries(mixed)) {
+  test.each(how.names)(`%s on ${title}`, async (name) => {
+    const example = exampleOf(name, { dtype: "f64", batch: how.batch ?? 4 });
+    const layout = mixedLayout(example.groups, how);
+    const { microBatches } = layout;
+    const plain: Layout = { ...oneDevice(example.groups), microBatches, schedule: "gpipe" };
+    const [got, expected] = [await outcomeOf(example, layout), await outcomeOf(example, plain)];
+    expectSame(comparable(got, how), comparable(expected, how), 1e-9, title);
+  });
+}
+
+test.each(["lstm", "transformer", "convolution"] as const)(
+  "%s: two runs on the same mesh agree in every bit",
+  async (name) => {
+    const { groups } = exampleOf(name);
+    const layout = mixedLayout(groups, mixed["data 2 x tensor 2"] as Mixed);
+    expect(await outcomeOf(exampleOf(name), layout)).toEqual(await outcomeOf(exampleOf(name), layout));
+  },
+);
