@@ -10,6 +10,7 @@ import { supportPage } from "../../scripts/support-table.ts";
 import { parseLayout } from "../../src/layout/parse.ts";
 import { paraxisProgram } from "../../src/node/cli/program.ts";
 import { processTerminal } from "../../src/node/cli/terminal.ts";
+import { paraxis } from "../node/cli/command.ts";
 import { anchorsOf, type Block, blocksOf, pages, relativeLinks, root } from "./pages.ts";
 
 const run = promisify(execFile);
@@ -77,13 +78,31 @@ describe("a program marked `ts run` prints what the next block shows", () => {
   );
 });
 
+describe("commands marked `sh run` print what the next block shows", () => {
+  const runnable = blocks.flatMap((block, i) =>
+    block.info === "sh run" ? [{ block, next: blocks[i + 1] }] : [],
+  );
+
+  test.each(runnable.map(({ block, next }) => [block.place, block, next] as const))(
+    "%s",
+    async (_, block, next) => {
+      const [command = "", ...words] = block.text.trim().split(/\s+/);
+      expect(command).toBe("paraxis");
+      const { code, out, err } = await paraxis(words, { cwd: root });
+      expect(code, err).toBe(0);
+      expect(next?.info).toBe("text");
+      expect(out.trimEnd()).toBe(next?.text.trimEnd());
+    },
+  );
+});
+
 test("every command on a page has a command and options that exist", () => {
   const program = paraxisProgram(processTerminal([]), () => undefined);
   const known = new Map(
     program.commands.map((command) => [command.name(), command.options.map(({ long }) => long)]),
   );
   const lines = blocks
-    .filter(({ info }) => info === "sh")
+    .filter(({ info }) => /^sh( |$)/.test(info))
     .flatMap(({ place, text }) => text.split("\n").map((line) => ({ place, line })))
     .filter(({ line }) => /^\s*(npx )?paraxis /.test(line));
   const unknown = lines.flatMap(({ place, line }) => {
