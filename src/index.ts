@@ -114,6 +114,8 @@ export { peakItems, type ScheduleProblem, verifySchedule } from "./schedule/veri
 export { type NamedTrace, printChromeTrace, toChromeTrace } from "./trace/chrome.ts";
 export { parseChromeTrace } from "./trace/chrome-import.ts";
 export { describeStatistics } from "./trace/describe.ts";
+export { describePairs } from "./trace/describe-pairs.ts";
+export { classifyPairs, type DevicePair, type PairKind } from "./trace/pairs.ts";
 export { type TraceStatistics, traceStatistics } from "./trace/statistics.ts";
 export { renderStep, type TimelineOptions } from "./trace/timeline.ts";
 export { type Trace, type TraceEvent, traceProblems } from "./trace/trace.ts";

@@ -22,8 +22,8 @@ test("the core exports exactly these values", () => {
   expect(Object.keys(core).toSorted()).toEqual(
     names(`
       GraphBuilder NonFiniteError Trainer UserError accuracy adam adamW arrays assertPrograms buildForward
-      charactersFromText checkLayout choosePipeline compileEvaluation compileTraining cosineRate decodeTokens
-      defineJob defineLayer describeStatistics differentiate encodeTokens evaluateGraph gaussian groupsOf
+      charactersFromText checkLayout choosePipeline classifyPairs compileEvaluation compileTraining cosineRate decodeTokens
+      defineJob defineLayer describePairs describeStatistics differentiate encodeTokens evaluateGraph gaussian groupsOf
       ignoredTarget initialize kaiming layoutChecks layoutModel localCluster nn nullEngine oneDevice ones ops
       parseChromeTrace parseDevices parseGraph parseLayout parsePlace parsePrograms parseSchedule
       parseVocabulary peakItems placeByHand planMemory printChromeTrace printGraph printLayout printPrograms
@@ -65,11 +65,11 @@ test("the entries export exactly these types", () => {
   expect(typesOf("index.ts")).toEqual(
     names(`
       Action AdamOptions ArraysOptions Batch BatchShape BoundKernel BufferKind BufferSpec CharactersOptions
-      Cluster ColumnScale CompileSource CompiledStep DType DataSet Dense Derivative DimSpec Engine ForwardGraph
+      Cluster ColumnScale CompileSource CompiledStep DType DataSet Dense Derivative DevicePair DimSpec Engine ForwardGraph
       GradientOutput Graph GraphInput GraphOutput HandPlacement Initializer InputRole InputSpec Instruction
       ItemId Job Kernel Layer LayerOptions Layout LayoutCheck LayoutDevice LayoutModel LayoutStage
       LocalClusterOptions Loss LossFunction MemoryPlan Mesh MeshAxis Model ModelBuilder ModelOptions ModelSource NamedTrace
-      Metric Node Op OpKind Optimizer ParameterSpec Phase PipelineChoice PipelineRequest PlaceRule PlanDevice Program
+      Metric Node Op OpKind Optimizer PairKind ParameterSpec Phase PipelineChoice PipelineRequest PlaceRule PlanDevice Program
       ProgramCosts ProgramFault ProgramReplay Rate Replay ReplayCosts Schedule ScheduleKind ScheduleName
       ScheduleProblem ScheduleSpec Scope Seed SeriesDataSet SeriesOptions SgdOptions Shape StateSpec StepInput
       StepOptions StepOutput StepResult Table Tensor TensorBuffer TensorData TensorType TimelineOptions Trace
