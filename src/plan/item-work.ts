@@ -25,17 +25,13 @@ export interface WorkOptions {
 /** One item shape in a mini-batch of shape `total`. */
 export interface ItemWork {
   readonly step: TrainingStep;
-  /** Seconds of each operation of the item graph, on a device of speed 1 at full efficiency. */
+  /** Seconds of each operation of the item graph, on a device of speed 1. */
   readonly seconds: readonly number[];
-  /** What part of its full speed each group works at; 1 where it is not named. */
-  readonly efficiency: ReadonlyMap<string, number>;
 }
 
 /** Seconds of one stage for one item on a device of speed 1, and the groups that run in each phase. */
 export interface StageWork {
   readonly seconds: StageCosts;
-  /** W where it is computed for many items as one product. */
-  readonly joinedW: number;
   readonly groups: StageCosts;
 }
 
@@ -49,24 +45,6 @@ export interface WorkBook {
   flows(item: ItemWork): readonly Flow[];
   /** Seconds of U by group. */
   update(total: BatchShape): ReadonlyMap<string, number>;
-}
-
-/** Full speed by number of time steps: recurrent products of few steps are small (measured on 4 LSTM layers of 400, batch 20). */
-const recurrentSpeed: readonly (readonly [steps: number, part: number])[] = [
-  [4, 0.65],
-  [8, 0.93],
-  [16, 0.98],
-  [32, 1],
-];
-
-/** The part of its full speed at which a recurrent layer works on chunks of `steps` time steps, from 0 to 1. */
-export function recurrentEfficiency(steps: number): number {
-  const [shortest] = recurrentSpeed;
-  if (shortest !== undefined && steps <= shortest[0]) return (shortest[1] * steps) / shortest[0];
-  const above = recurrentSpeed.findIndex(([known]) => known >= steps);
-  const [high, low] = [recurrentSpeed[above], recurrentSpeed[above - 1]];
-  if (high === undefined || low === undefined) return 1;
-  return low[1] + ((high[1] - low[1]) * Math.log2(steps / low[0])) / Math.log2(high[0] / low[0]);
 }
 
 export function workBook(options: WorkOptions): WorkBook {
@@ -119,7 +97,7 @@ class Memory<Result> {
 
 /** The work of the stages of a placement, by stage. */
 export function stageWork(
-  { step, seconds, efficiency }: ItemWork,
+  { step, seconds }: ItemWork,
   stages: number,
   stageOf: (group: string) => number,
   fused: boolean,
@@ -127,15 +105,12 @@ export function stageWork(
   const graph = slicedFor(step, (group) => `${stageOf(group)}`, fused);
   const sums = Array.from({ length: stages }, () => ({
     seconds: { F: 0, B: 0, W: 0 },
-    joinedW: 0,
     groups: { F: new Set<string>(), B: new Set<string>(), W: new Set<string>() },
   }));
   graph.nodes.forEach(({ group, phase }, i) => {
     const sum = sums[stageOf(group)];
     if (sum === undefined || phase === "U") return;
-    const time = seconds[i] ?? 0;
-    sum.seconds[phase] += time / (efficiency.get(group) ?? 1);
-    if (phase === "W") sum.joinedW += time;
+    sum.seconds[phase] += seconds[i] ?? 0;
     sum.groups[phase].add(group);
   });
   return sums.map(({ groups, ...sum }) => ({
@@ -169,12 +144,7 @@ function estimateItem(options: WorkOptions, item: BatchShape, total: BatchShape)
     optimizer: source.optimizer,
     ...(groups.length > 0 && { recompute: new Set(groups) }),
   });
-  const part = recurrentEfficiency(item.time ?? 1);
-  return {
-    step,
-    seconds: step.item.nodes.map((node) => secondsOf(workOf(step.item, node), rates)),
-    efficiency: new Map([...recurrentGroups(step.item)].map((group) => [group, part])),
-  };
+  return { step, seconds: step.item.nodes.map((node) => secondsOf(workOf(step.item, node), rates)) };
 }
 
 /** Groups with a recurrent layer. */

@@ -16,6 +16,7 @@ import { bytesOfType } from "../graph/shape.ts";
 import { bytesOfCollective } from "../program/collectives.ts";
 import {
   type BufferSpec,
+  type Collective,
   type Instruction,
   isCollective,
   type Program,
@@ -71,9 +72,14 @@ function moveOf(program: Program, instruction: Instruction) {
   if (!isCollective(instruction)) return undefined;
   const { kind, buffer, ranks } = instruction;
   const bytes = bytesOfCollective(program, instruction);
-  const rounds = kind === "all-reduce" ? 2 : 1;
-  const sent = Math.round((rounds * bytes * (ranks.length - 1)) / ranks.length);
+  const sent = Math.round(sentBytes(kind, bytes, ranks.length));
   return { kind, buffer, bytes, sent, into: kind === "all-reduce" ? buffer : instruction.into };
+}
+
+/** The bytes that each of some devices sends in a collective of so many bytes. */
+export function sentBytes(kind: Collective["kind"], bytes: number, devices: number): number {
+  const rounds = kind === "all-reduce" ? 2 : 1;
+  return (rounds * bytes * (devices - 1)) / devices;
 }
 
 const phases: readonly Move["phase"][] = ["F", "B", "W", "sum", "U"];

@@ -220,12 +220,11 @@ function durationsOf(
   return ({ phase, stage, microBatch, chunk }) => {
     const item = grid[microBatch]?.[chunk] as ItemWork;
     const stages = known.get(item) as readonly StageWork[];
-    const { seconds, joinedW, groups } = stages[stage] as StageWork;
+    const { seconds, groups } = stages[stage] as StageWork;
     const starting = groups[phase] * overheads.segment;
     const speed = speeds[stage] ?? 1;
     if (phase !== "W") return seconds[phase] / speed + starting;
-    const time = (joined > 1 ? joinedW : seconds.W) + (adding[stage] ?? 0);
-    return time / speed + starting / joined;
+    return (seconds.W + (adding[stage] ?? 0)) / speed + starting / joined;
   };
 }
 

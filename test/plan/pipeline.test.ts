@@ -12,7 +12,6 @@ import { gru, lstm } from "../../src/model/layers/recurrent.ts";
 import { adam, sgd } from "../../src/model/optimizer.ts";
 import { type CompileSource, compileTraining } from "../../src/partition/compile.ts";
 import { checkLayout, layoutModel } from "../../src/plan/check-layout.ts";
-import { recurrentEfficiency } from "../../src/plan/item-work.ts";
 import { choosePipeline, type PipelineChoice, type PipelineRequest } from "../../src/plan/pipeline.ts";
 import { totalBytes } from "../../src/plan/predict.ts";
 import { planMemory } from "../../src/program/memory.ts";
@@ -78,13 +77,6 @@ test("measured seconds decide instead of estimates", () => {
   expect(layout.stages.map(({ groups }) => groups.length)).toEqual([5, 5]);
   expect(oneDeviceSeconds).toBeGreaterThan(29);
   expect(oneDeviceSeconds).toBeLessThan(31);
-});
-
-test("chunks of few steps cost what was measured for them", () => {
-  expect([4, 8, 16, 32, 60].map(recurrentEfficiency)).toEqual([0.65, 0.93, 0.98, 1, 1]);
-  expect(recurrentEfficiency(2)).toBeLessThan(0.4);
-  expect(recurrentEfficiency(6)).toBeGreaterThan(0.65);
-  expect(recurrentEfficiency(6)).toBeLessThan(0.93);
 });
 
 test("a device with less memory gets less, and what cannot fit says how much is lacking", () => {
