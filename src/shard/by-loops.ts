@@ -3,7 +3,7 @@
 import { rulesOf } from "../graph/op-table.ts";
 import { sizeOf } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { chooseLoops } from "./choose.ts";
+import { chooseLoops, settledLoops } from "./choose.ts";
 import { loopsOf, partialBy, shardingBy } from "./follow.ts";
 import { localise } from "./localise.ts";
 import { passesSums } from "./partial.ts";
@@ -47,7 +47,8 @@ export function planLoops(
     });
   const given = brought(own);
   const isTaken = [...given.values()].some((factors) => axesOf(factors).includes("tensor"));
-  const chosen = chooseLoops(site, space, isTaken);
+  const settled = settledLoops(site, space);
+  const chosen = settled.size > 0 ? settled : chooseLoops(site, space, isTaken);
   const kept = isTaken && chosen.size > 0 ? brought(own.map(withoutTensor)) : given;
   const isFree = [...chosen.keys()].every((loop) => !kept.has(loop));
   const loops = isFree ? new Map([...kept, ...chosen]) : given;

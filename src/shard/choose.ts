@@ -10,12 +10,12 @@
 
 import { type Graph, type Node, typeOf } from "../graph/graph.ts";
 import type { OpKind } from "../graph/op.ts";
-import type { IterationSpace } from "../graph/op-rules.ts";
+import type { DimIndex, IterationSpace } from "../graph/op-rules.ts";
 import { rulesOf } from "../graph/op-table.ts";
 import { type Shape, sameShape, sizeOf } from "../graph/shape.ts";
 import { type LoopFactors, splitLoops } from "./follow.ts";
 import type { Axis } from "./mesh.ts";
-import type { Factors } from "./sharding.ts";
+import { axesOf, type Factors, type Sharding } from "./sharding.ts";
 import type { Site } from "./site.ts";
 
 /** Operations whose weights the tensor axis can split by their loops, and the operand and dims in question; all dims where it does not say. */
@@ -46,6 +46,46 @@ export function chooseLoops(site: Site, space: IterationSpace, isTaken: boolean)
     if (loops !== undefined) return loops;
   }
   return new Map();
+}
+
+/**
+ * The loops that the tensor axis splits because of a weight that lies already: one that this node uses, or one whose gradient it makes.
+ * Values come to the weights, which are larger as a rule.
+ */
+export function settledLoops(site: Site, space: IterationSpace): LoopFactors {
+  const { source, node, place, values } = site;
+  const lies = (value: number): Sharding | undefined => {
+    const entry = values.entry(value);
+    const isOwn = entry.kind === "made" && entry.input !== undefined && entry.place.stage === place.stage;
+    return isOwn ? entry.value.sharding : undefined;
+  };
+  const made = source.graph.outputs.find(({ value }) => value === node.outputs[0]);
+  const parameter = made && source.pending.get(made.name);
+  if (parameter !== undefined) {
+    const sharding = lies(source.graph.inputs.findIndex(({ name }) => name === parameter));
+    return tensorLoops(space, space.results[0], sharding, ["parallel"]);
+  }
+  if (!usesWeights.includes(node.op.kind)) return new Map();
+  for (const [operand, value] of node.inputs.entries()) {
+    const loops = tensorLoops(space, space.operands[operand], lies(value), ["parallel", "reduce"]);
+    if (loops.size > 0) return loops;
+  }
+  return new Map();
+}
+
+const usesWeights: readonly OpKind[] = ["matmul", "conv2d", "conv2d-input-grad"];
+
+/** The loops that index the dims which the tensor axis splits; none where one is of another kind. */
+function tensorLoops(
+  space: IterationSpace,
+  dims: readonly DimIndex[] | undefined,
+  sharding: Sharding | undefined,
+  kinds: readonly string[],
+): LoopFactors {
+  const loops = (sharding?.dims ?? []).flatMap((factors, dim) =>
+    axesOf(factors).includes("tensor") ? (splitLoops(space, dims?.[dim] ?? [], factors) ?? []) : [],
+  );
+  return new Map(loops.every(([loop]) => kinds.includes(space.loops[loop]?.kind ?? "")) ? loops : []);
 }
 
 /** The loops of the first of some dims of a weight that has a piece for every device; heads are not tried another way. */

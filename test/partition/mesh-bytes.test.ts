@@ -64,6 +64,9 @@ function namesFor({ parameters, whole }: Described, sizes: Sizes, split: Sizes):
   return { ...own, parameters: evaluateFormula(parameters, sizes), whole: evaluateFormula(whole, sizes) };
 }
 
+/** All weights of the two pairs of linear layers, [input features, output features]. */
+const pairWeights = ["up.weight", "down.weight", "up2.weight", "down2.weight"];
+
 /** `tensor 2, 2 replicas, zero 1` as numbers and as a split. */
 function splitOf(text: string): { readonly axes: Sizes; readonly split: Split } {
   const axes: { [name: string]: number } = {};
@@ -72,7 +75,9 @@ function splitOf(text: string): { readonly axes: Sizes; readonly split: Split } 
     axes[word as string] = Number(number);
   const mesh: Mesh = Object.fromEntries(meshAxisNames.map((axis) => [axis, axes[axis]]));
   const { replicas = 1, chunks = 1, zero } = axes;
-  const rest = { chunks, schedule: "gpipe", ...(zero === 1 && { zero: 1 as const }) } as const;
+  const columns = Object.fromEntries(pairWeights.map((name) => [name, 1]));
+  const shardings = text.includes("by output features") ? columns : {};
+  const rest = { chunks, schedule: "gpipe", shardings, ...(zero === 1 && { zero: 1 as const }) } as const;
   return { axes, split: { mesh, replicas, rest } };
 }
 

@@ -113,6 +113,20 @@ const mixed: { readonly [title: string]: Mixed } = {
     meshes: [{ tensor: 2 }],
     rest: { microBatches: 2, chunks: 3, schedule: "wavefront", weights: "per-micro-batch" },
   },
+  "tensor 2 with weights split as the layout says": {
+    names: ["skip-mlp"],
+    positions: [0],
+    meshes: [{ tensor: 2 }],
+    rest: { shardings: { "a.weight": 1, "b.weight": 1, "c.weight": 0, "d.weight": "whole", "e.weight": 1 } },
+  },
+  "tensor 2, all linear layers by output features": {
+    names: ["transformer"],
+    positions: [0],
+    meshes: [{ tensor: 2 }],
+    rest: {
+      shardings: { "block0.down.weight": 1, "block1.attention.output.weight": 1, "block1.down.weight": 1 },
+    },
+  },
   "tensor 2 with everything computed again": {
     names: ["lstm", "transformer", "convolution", "skip-mlp"],
     positions: [0],
