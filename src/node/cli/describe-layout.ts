@@ -5,7 +5,8 @@ import { type BatchShape, shapeKey } from "../../data/dataset.ts";
 import { type Layout, meshAxes, meshSize, showMesh } from "../../layout/layout.ts";
 import type { GroupSplit, ParameterSplit, SplitReport, StageSplit } from "../../plan/describe-split.ts";
 import type { Move } from "../../plan/moves.ts";
-import { formatBytes, formatCount, plural } from "./format.ts";
+import type { StepPrediction } from "../../plan/predict-step.ts";
+import { formatBytes, formatCount, formatPercent, formatValue, plural } from "./format.ts";
 
 /** What `paraxis layout` shows. */
 export interface LayoutReport extends SplitReport {
@@ -15,10 +16,13 @@ export interface LayoutReport extends SplitReport {
   readonly shape: BatchShape;
   /** Why the layout is as it is; empty where the user chose. */
   readonly reasons: readonly string[];
+  /** By the estimated time of every operation, and for one device alone. */
+  readonly predicted: StepPrediction & { readonly oneDeviceSeconds: number };
 }
 
 /** The report as text. */
-export function describeLayout({ job, layout, shape, reasons, stages, devices }: LayoutReport): string {
+export function describeLayout(report: LayoutReport): string {
+  const { job, layout, shape, reasons, stages, devices, predicted } = report;
   const { microBatches, chunks, schedule, weights } = layout;
   const cut = [
     `mini-batch ${shapeKey(shape)}`,
@@ -27,9 +31,10 @@ export function describeLayout({ job, layout, shape, reasons, stages, devices }:
     `schedule ${schedule}`,
     `weights ${weights}`,
   ];
-  const totals = devices.map(({ device, parameters, gradients, optimizer, sent }) => [
+  const totals = devices.map(({ device, parameters, gradients, optimizer, sent }, i) => [
     device,
     ...[parameters, gradients, optimizer, sent].map(formatBytes),
+    formatPercent(predicted.busy[i] ?? 0),
   ]);
   const table = textTable(
     [
@@ -38,6 +43,7 @@ export function describeLayout({ job, layout, shape, reasons, stages, devices }:
       right("gradients"),
       right("optimizer state"),
       right("sent per step"),
+      right("computes"),
     ],
     totals,
   );
@@ -46,10 +52,20 @@ export function describeLayout({ job, layout, shape, reasons, stages, devices }:
     ...reasons,
     ...stages.map(describeStage),
     table,
+    predictedSentence(report),
     legend(stages),
   ]
     .filter((part) => part !== "")
     .join("\n\n");
+}
+
+/** What the step would take, and what one device would. */
+function predictedSentence({ predicted: { seconds, oneDeviceSeconds }, devices }: LayoutReport): string {
+  const milliseconds = `Predicted: ${formatValue(1000 * seconds)} ms a step`;
+  if (devices.length === 1) return `${milliseconds}.`;
+  const gain = oneDeviceSeconds / seconds;
+  const slower = gain < 1 ? "; one device alone is faster" : "";
+  return `${milliseconds}, ${gain.toFixed(2)} times as fast as one device${slower}; each device computes for the share shown.`;
 }
 
 function describeStage(split: StageSplit): string {

@@ -158,7 +158,7 @@ function meshSentences(layout: Layout, planned: Layout): readonly string[] {
   const first = planned.devices.map(({ name }) => name).join(", ");
   return [
     split,
-    `Where layers go was planned as if ${first} held them whole; so are the figures that follow.`,
+    `Where layers go was planned as if ${first} held them whole; so are the figures that follow. paraxis layout predicts the split.`,
   ];
 }
 

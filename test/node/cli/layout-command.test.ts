@@ -3,8 +3,9 @@
 import { readdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
-import { formatBytes, formatCount } from "../../../src/node/cli/format.ts";
+import { formatBytes, formatCount, formatPercent, formatValue } from "../../../src/node/cli/format.ts";
 import type { DeviceSplit, GroupSplit, StageSplit } from "../../../src/plan/describe-split.ts";
+import type { StepPrediction } from "../../../src/plan/predict-step.ts";
 import { folderWith, paraxis, tinyJob } from "./command.ts";
 
 const examples = fileURLToPath(new URL("../../../examples/", import.meta.url));
@@ -13,6 +14,7 @@ interface Report {
   readonly job: string;
   readonly stages: readonly StageSplit[];
   readonly devices: readonly DeviceSplit[];
+  readonly predicted: StepPrediction & { readonly oneDeviceSeconds: number };
 }
 
 async function layout(words: readonly string[], cwd = folderWith({ "tiny.ts": tinyJob })): Promise<string> {
@@ -60,10 +62,12 @@ Stage 0 on cpu:0 cpu:1 (tensor 2)
     -----  ------  -----------------  -----  ----
     F           1  all-reduce          64 B  64 B
 
-device  parameters  gradients  optimizer state  sent per step
-------  ----------  ---------  ---------------  -------------
-cpu:0         68 B       68 B            136 B           68 B
-cpu:1         68 B       68 B            136 B           68 B
+device  parameters  gradients  optimizer state  sent per step  computes
+------  ----------  ---------  ---------------  -------------  --------
+cpu:0         68 B       68 B            136 B           68 B      88 %
+cpu:1         68 B       68 B            136 B           68 B      88 %
+
+Predicted: 0.3406 ms a step, 0.71 times as fast as one device; one device alone is faster; each device computes for the share shown.
 
 n/tensor: these n rows, columns or channels are dealt out evenly along the axis; a plain number is whole on every device.
 bytes: of the whole tensor of a collective, and of a message. sent: of S bytes over n devices, a device sends 2·S·(n-1)/n for an
@@ -77,7 +81,7 @@ test("one device holds everything and moves nothing", async () => {
   const out = await layout(["tiny.ts"]);
   expect(out).toMatch(/^Layout of tiny: [^\n]*\n\nStage 0 on cpu:0\n\n {2}hidden\n/);
   expect(out.match(/nothing moves/g)).toHaveLength(2);
-  expect(out).toMatch(/\ncpu:0 +132 B +132 B +264 B +0 B\n$/);
+  expect(out).toMatch(/\ncpu:0 +132 B +132 B +264 B +0 B +100 %\n\nPredicted: 0\.\d+ ms a step\.\n$/);
 });
 
 test("the four machines hold and move what can be counted by hand", async () => {
@@ -162,7 +166,7 @@ test("the words show the numbers of the JSON", async () => {
     "--tensor",
     "2",
   ];
-  const [out, { stages, devices }] = [await layout(words), await reportOf(words)];
+  const [out, { stages, devices, predicted }] = [await layout(words), await reportOf(words)];
   const lines = out.split("\n").map((line) => line.trim().split(/ {2,}/));
   for (const { name, lies, elements, bytes } of stages.flatMap(({ groups }) =>
     groups.flatMap(({ parameters }) => parameters),
@@ -172,11 +176,15 @@ test("the words show the numbers of the JSON", async () => {
     expect(numbers[0]).toContain(formatCount(Math.max(...elements)));
     expect(numbers[1]).toContain(formatBytes(Math.max(...bytes)));
   }
-  for (const { device, parameters, gradients, optimizer, sent } of devices)
+  for (const [i, { device, parameters, gradients, optimizer, sent }] of devices.entries())
     expect(lines.find(([first]) => first === device)).toEqual([
       device,
       ...[parameters, gradients, optimizer, sent].map(formatBytes),
+      formatPercent(predicted.busy[i] ?? 0),
     ]);
+  expect(out).toContain(
+    `Predicted: ${formatValue(1000 * predicted.seconds)} ms a step, ${(predicted.oneDeviceSeconds / predicted.seconds).toFixed(2)} times as fast as one device`,
+  );
 });
 
 test.each([

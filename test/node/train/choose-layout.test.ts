@@ -48,7 +48,7 @@ test("positions of the pipeline get consecutive devices in each replica, in the 
   expect(replicaCount(layout)).toBe(2);
   expect(reasons.slice(0, 3)).toEqual([
     "Every layer is split over 2 devices (tensor 2): cpu:0 cpu:1 | cpu:2 cpu:3.",
-    "Where layers go was planned as if cpu:0, cpu:2 held them whole; so are the figures that follow.",
+    "Where layers go was planned as if cpu:0, cpu:2 held them whole; so are the figures that follow. paraxis layout predicts the split.",
     "Every mini-batch is shared by 2 replicas (cpu:0 cpu:1 cpu:2 cpu:3 | cpu:4 cpu:5 cpu:6 cpu:7), at most 2 samples each; they add up their gradients before the update.",
   ]);
 });
