@@ -5,7 +5,7 @@ import { bytesOfType } from "../../src/graph/shape.ts";
 import { type Layout, type Mesh, meshSize, oneDevice } from "../../src/layout/layout.ts";
 import type { Layer } from "../../src/model/layer.ts";
 import { transformerBlock } from "../../src/model/layers/attention.ts";
-import { embedding, layerNorm, linear, sequential, tanh } from "../../src/model/layers/basic.ts";
+import { embedding, flatten, layerNorm, linear, sequential, tanh } from "../../src/model/layers/basic.ts";
 import { avgPool, convolution, maxPool } from "../../src/model/layers/convolution.ts";
 import { gru, lstm } from "../../src/model/layers/recurrent.ts";
 import { adam } from "../../src/model/optimizer.ts";
@@ -172,6 +172,29 @@ export function convolutionChain(layers: number, channels: number): Pick<Counted
         const dims = [channels, size("rows"), size("columns")].map((dim) => ({ size: dim }));
         return { name, dtype: "f32", dims: ["batch", ...dims] };
       }),
+    }),
+  };
+}
+
+/** A convolution of 3x3 on images of one channel, and a linear layer over all its results. */
+export function flattened(channels: number, outputs: number): Pick<CountedModel, "build"> {
+  return {
+    build: (size) => ({
+      groups: ["stem", "head"],
+      layers: [
+        convolution({ channels, kernel: 3, padding: "same", group: "stem" }),
+        tanh({ group: "stem" }),
+        flatten({ group: "head" }),
+        linear({ units: outputs, group: "head" }),
+      ],
+      inputs: [
+        {
+          name: "x",
+          dtype: "f32",
+          dims: ["batch", { size: 1 }, { size: size("rows") }, { size: size("columns") }],
+        },
+        { name: "targets", dtype: "f32", dims: ["batch", { size: outputs }] },
+      ],
     }),
   };
 }

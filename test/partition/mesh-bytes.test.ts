@@ -12,6 +12,7 @@ import {
   type CountedModel,
   compileSplit,
   convolutionChain,
+  flattened,
   models,
   movesOn,
   type Sizes,
@@ -131,7 +132,10 @@ function expectFewest({ kind, count, bytes, sent }: Move, axes: readonly number[
 const lasting = ["parameter", "gradient", "optimizer"] as const;
 
 /** Elements of parameters, gradients and each of Adam's two states on every device. */
-function elementsHeld(model: CountedModel, split: Split): readonly (readonly number[])[] {
+function elementsHeld(
+  model: Pick<CountedModel, "build" | "sizes">,
+  split: Split,
+): readonly (readonly number[])[] {
   const step = compileSplit(model, split);
   return step.programs.map((_, device) =>
     lasting.map((kind) => bytesHeld(step, device, kind) / (kind === "optimizer" ? 8 : 4)),
@@ -189,6 +193,19 @@ test.each(domains)("%s on %o: domain axes split no parameters", (title, mesh) =>
   const { parameters } = namesFor(entry, entry.model.sizes, {});
   for (const held of elementsHeld(entry.model, { mesh }))
     expect(held).toEqual([parameters, parameters, parameters]);
+});
+
+test("the weights of a linear layer over flattened images are dealt out as the images are", () => {
+  const [channels, outputs, rows, columns] = [2, 5, 8, 12];
+  const model = flattened(channels, outputs);
+  const convolutions = 10 * channels + outputs;
+  const weights = channels * rows * columns * outputs;
+  for (const mesh of [{ height: 2 }, { width: 3 }, { height: 2, width: 2 }, { height: 4 }] satisfies Mesh[]) {
+    const count = Object.values(mesh).reduce((product, size) => product * size, 1);
+    const share = convolutions + weights / count;
+    const held = elementsHeld({ ...model, sizes: { batch: 3, rows, columns } }, { mesh });
+    expect(held).toEqual(Array.from({ length: count }, () => [share, share, share]));
+  }
 });
 
 /** The most bytes of activations that are alive at once, on each device. */
