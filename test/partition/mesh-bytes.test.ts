@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { type Mesh, meshAxisNames } from "../../src/layout/layout.ts";
+import { type Mesh, meshAxisNames, type ZeroStage } from "../../src/layout/layout.ts";
 import type { Move } from "../../src/plan/moves.ts";
 import { planMemory } from "../../src/program/memory.ts";
 import type { Program } from "../../src/program/program.ts";
@@ -72,14 +72,14 @@ const pairWeights = ["up.weight", "down.weight", "up2.weight", "down2.weight"];
 function splitOf(text: string): { readonly axes: Sizes; readonly split: Split } {
   const axes: { [name: string]: number } = {};
   for (const [, word, number] of text.matchAll(/([a-z]+) (\d+)/g)) axes[word as string] = Number(number);
-  for (const [, number, word] of text.matchAll(/(\d+) (replicas|chunks)/g))
+  for (const [, number, word] of text.matchAll(/(\d+) (replicas|chunks|items)/g))
     axes[word as string] = Number(number);
   const mesh: Mesh = Object.fromEntries(meshAxisNames.map((axis) => [axis, axes[axis]]));
-  const { replicas = 1, chunks = 1, zero } = axes;
+  const { replicas = 1, chunks = 1, items = 1, zero = 0 } = axes;
   const columns = Object.fromEntries(pairWeights.map((name) => [name, 1]));
   const shardings = text.includes("by output features") ? columns : {};
-  const rest = { chunks, schedule: "gpipe", shardings, ...(zero === 1 && { zero: 1 as const }) } as const;
-  return { axes, split: { mesh, replicas, rest } };
+  const rest = { chunks, microBatches: items, schedule: "gpipe", shardings } as const;
+  return { axes, split: { mesh, replicas, rest: { ...rest, zero: zero as ZeroStage } } };
 }
 
 test("the page describes the models that are counted", () => {
@@ -158,18 +158,26 @@ test.each(described)(
   },
 );
 
-test.each(described)("$model.title: replicas with zero 1 hold 1/n of the optimizer's state", (entry) => {
-  const { parameters = 0 } = namesFor(entry, entry.model.sizes, {});
-  for (const replicas of [2, 3]) {
-    const held = elementsHeld(entry.model, { replicas, rest: { zero: 1 } });
-    expect(held.map(([own, gradients]) => [own, gradients])).toEqual(
-      Array.from({ length: replicas }, () => [parameters, parameters]),
-    );
-    const states = held.map(([, , state]) => state as number);
-    expect(states.reduce((sum, state) => sum + state, 0)).toBe(parameters);
-    if (replicas === 2) expect(states).toEqual([parameters / 2, parameters / 2]);
-  }
-});
+test.each([
+  [1, 2],
+  [1, 3],
+  [2, 2],
+  [2, 3],
+] as const)(
+  "with zero %i each of %i replicas holds its share of the state, with 2 of the gradients",
+  (zero, replicas) => {
+    for (const entry of described) {
+      const { parameters = 0 } = namesFor(entry, entry.model.sizes, {});
+      const model = { ...entry.model, sizes: { ...entry.model.sizes, batch: 6 } };
+      const held = elementsHeld(model, { replicas, rest: { zero } });
+      const total = (kind: number) => held.reduce((sum, elements) => sum + (elements[kind] as number), 0);
+      const gradients = zero === 2 ? parameters : replicas * parameters;
+      expect([0, 1, 2].map(total)).toEqual([replicas * parameters, gradients, parameters]);
+      const equal = held.map(() => [parameters, gradients / replicas, parameters / replicas]);
+      if (replicas === 2) expect(held).toEqual(equal);
+    }
+  },
+);
 
 test("replicas of a mesh with zero 1 share all but the vectors that the tensor axis has split already", () => {
   const [entry] = described as [Described];

@@ -6,7 +6,14 @@ import { UserError } from "../../src/base/errors.ts";
 import type { InputSpec } from "../../src/data/dataset.ts";
 import { add, concat, sliceDim } from "../../src/graph/functions.ts";
 import type { Tensor } from "../../src/graph/tensor.ts";
-import { type Layout, type LayoutStage, type Mesh, meshSize, oneDevice } from "../../src/layout/layout.ts";
+import {
+  type Layout,
+  type LayoutStage,
+  type Mesh,
+  meshSize,
+  oneDevice,
+  type ZeroStage,
+} from "../../src/layout/layout.ts";
 import type { Layer } from "../../src/model/layer.ts";
 import { dropout, layerNorm, linear, sequential, tanh } from "../../src/model/layers/basic.ts";
 import { gru, lstm } from "../../src/model/layers/recurrent.ts";
@@ -171,7 +178,7 @@ function meshedLayoutsFor(example: RandomExample): fc.Arbitrary<Layout> {
       meshes: fc.array(meshesFor(example), { minLength: 3, maxLength: 3 }),
       isShared: fc.boolean(),
       replicas: fc.integer({ min: 1, max: hasStatistics ? 1 : 2 }),
-      isDivided: fc.boolean(),
+      divided: fc.constantFrom<ZeroStage>(0, 1, 2),
       order: fc.nat(),
       microBatches: fc.integer({ min: 1, max: 4 }),
       chunks: fc.integer({ min: 1, max: hasChunks ? Math.min(3, time) : 1 }),
@@ -180,7 +187,7 @@ function meshedLayoutsFor(example: RandomExample): fc.Arbitrary<Layout> {
       recompute: fc.constantFrom<Layout["recompute"]>("none", "full", [groups[0] as string]),
     })
     .filter(({ microBatches, replicas }) => microBatches * replicas <= batch)
-    .map(({ cuts, meshes, isShared, replicas, isDivided, order, ...choice }): Layout => {
+    .map(({ cuts, meshes, isShared, replicas, divided, order, ...choice }): Layout => {
       const starts = [0, ...cuts.toSorted((a, b) => a - b)];
       let next = 0;
       const stages = starts.map((start, stage): LayoutStage => {
@@ -195,8 +202,8 @@ function meshedLayoutsFor(example: RandomExample): fc.Arbitrary<Layout> {
         };
       });
       const names = Array.from({ length: next }, (_, i) => `cpu:${(i + order) % next}`);
-      const zero = replicas > 1 && isDivided ? { zero: 1 as const } : {};
-      return { version: 1, devices: names.map((name) => ({ name, threads: 1 })), stages, ...choice, ...zero };
+      const zero = replicas > 1 && (divided < 2 || batch % replicas === 0) ? divided : 0;
+      return { version: 1, devices: names.map((name) => ({ name, threads: 1 })), stages, ...choice, zero };
     })
     .filter((layout) => specProblems(scheduleSpec(layout, layout.microBatches, layout.chunks)).length === 0);
 }
