@@ -206,7 +206,7 @@ export interface Split {
 }
 
 /** All groups in one stage, split over a mesh, in so many replicas. */
-export function splitLayout(
+function splitLayout(
   groups: readonly string[],
   { mesh = {}, replicas = 1, rest = {} }: Split,
 ): Layout {

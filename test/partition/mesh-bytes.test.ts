@@ -121,6 +121,23 @@ describe("every table of what moves is what programs move, nothing more and noth
   });
 });
 
+test.each(["two convolutions", "convolution, mean pooling"])(
+  "%s: a device between two neighbours sends twice the messages of one at the edge",
+  (title) => {
+    const { model } = described.find((own) => own.model.title === title) as Described;
+    const step = compileSplit({ ...model, sizes: model.others }, { mesh: { height: 4 } });
+    const messages = [0, 1, 2, 3].map((device) =>
+      movesOn(step, device)
+        .filter(({ kind }) => kind === "message")
+        .map(({ sent }) => sent),
+    );
+    const [edge = []] = messages;
+    expect(edge).toHaveLength(2);
+    const twice = edge.map((sent) => 2 * sent);
+    expect(messages).toEqual([edge, twice, twice, edge]);
+  },
+);
+
 /** Bytes that leave a device, where devices differ along one axis only; every collective is rounded to whole bytes. */
 function expectFewest({ kind, count, bytes, sent }: Move, axes: readonly number[]): void {
   const [size = 1, ...others] = axes;
