@@ -206,10 +206,7 @@ export interface Split {
 }
 
 /** All groups in one stage, split over a mesh, in so many replicas. */
-function splitLayout(
-  groups: readonly string[],
-  { mesh = {}, replicas = 1, rest = {} }: Split,
-): Layout {
+function splitLayout(groups: readonly string[], { mesh = {}, replicas = 1, rest = {} }: Split): Layout {
   const names = Array.from({ length: meshSize({ mesh }) * replicas }, (_, i) => `cpu:${i}`);
   return {
     ...oneDevice(groups),
