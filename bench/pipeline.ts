@@ -77,7 +77,7 @@ const torch = program(process.env["PYTHON"] ?? "python3", [
 ]);
 const torchSpeed = Number(torch["tokensPerSecond"]);
 const pytorch = Number.isFinite(torchSpeed)
-  ? { ...torch, timesAsFast: round((b.contestants["pipelined"]?.tokensPerSecond ?? 0) / torchSpeed) }
+  ? { ...torch, timesAsFast: round((b.contestants["pipelined"]?.unitsPerSecond ?? 0) / torchSpeed) }
   : torch;
 const transport = program(process.execPath, ["../node_modules/tsx/dist/cli.mjs", "transport.ts", "--json"]);
 report({ oneBatch: a, fourBatches: b, pytorchPipelining: pytorch, transport, ...machine() });
