@@ -10,18 +10,20 @@
  *
  * The next piece uses the other of two staging pieces, so a slow reader is never overwritten: nobody loads
  * piece p + 2 before all have met for p + 1, which each does after storing p. Reductions run in member order.
- * An all-reduce of the members' regions needs neither load nor store: shards are reduced where they lie.
+ * In the members' regions nothing is staged: shards are reduced, and parts are gathered, where they lie.
  */
 import type { Numbers, Reduction } from "./transport.ts";
 
-/** Kinds of collectives; `all-reduce in place` is the one on regions. */
+/** Kinds of collectives; those in place are the ones on regions. */
 export const collectiveKinds = [
   "barrier",
   "broadcast",
   "all-reduce",
   "all-reduce in place",
   "reduce-scatter",
+  "reduce-scatter in place",
   "all-gather",
+  "all-gather in place",
   "all-to-all",
 ] as const;
 
@@ -56,6 +58,8 @@ export interface Workspace {
   stagingNumbers(member: number, like: Numbers): Numbers;
   /** The part of a member's region that lies where `values` lies in the own one. */
   regionNumbers(member: number, values: Numbers): Numbers;
+  /** The same for bytes. */
+  regionBytes(member: number, bytes: Uint8Array): Uint8Array;
   /** `into[at + i] = into[at + i] (+ or max) from[at + i]` for `count` elements of shared memory. */
   combine(reduction: Reduction, into: Numbers, from: Numbers, at: number, count: number): void;
 }
@@ -119,13 +123,13 @@ export const collectiveSteps: { readonly [K in CollectiveKind]: Steps } = {
     pieces: () => 1,
     combine(call, space) {
       const { length } = call.values;
-      const regions = Array.from({ length: space.members }, (_, member) =>
-        space.regionNumbers(member, call.values),
-      );
+      const start = shardStart(length, space.index, space.members);
       const end = shardStart(length, space.index + 1, space.members);
-      for (let start = shardStart(length, space.index, space.members); start < end; start += cacheElements) {
-        reduceRegions(call, space, regions, start, Math.min(cacheElements, end - start));
-      }
+      reduceRegions(call, space, start, end, (regions, from, to) => {
+        const [first = call.values, ...others] = regions;
+        const result = part(first, from, to);
+        for (const other of others) other.set(result, from);
+      });
     },
   },
 
@@ -154,6 +158,33 @@ export const collectiveSteps: { readonly [K in CollectiveKind]: Steps } = {
         space.combine(call.reduction, into, space.stagingNumbers(member, call.values), at, count);
       }
       call.result.set(part(into, at, at + count), start);
+    },
+  },
+
+  "reduce-scatter in place": {
+    pieces: () => 1,
+    combine(call, space) {
+      const start = sumBefore(call.counts, space.index);
+      const end = start + (call.counts[space.index] ?? 0);
+      reduceRegions(call, space, start, end, ([first = call.values], from, to) => {
+        call.result.set(part(first, from, to), from - start);
+      });
+    },
+  },
+
+  "all-gather in place": {
+    pieces: () => 1,
+    load(call, space) {
+      call.into.set(call.data, sumBefore(call.counts, space.index));
+    },
+    combine(call, space) {
+      let start = 0;
+      for (let member = 0; member < space.members; member++) {
+        const end = start + (call.counts[member] ?? 0);
+        if (member !== space.index && end > start)
+          call.into.set(part(space.regionBytes(member, call.into), start, end), start);
+        start = end;
+      }
     },
   },
 
@@ -204,19 +235,29 @@ export const collectiveSteps: { readonly [K in CollectiveKind]: Steps } = {
   },
 };
 
-/** Reduces one stretch of all regions into the first and copies it to the others. */
+/** Reduces elements `start` to `end` of all regions into the first, stretch by stretch, each of which `store` gets while it is in the cache. */
 function reduceRegions(
   call: CollectiveCall,
   space: Workspace,
-  regions: readonly Numbers[],
   start: number,
-  count: number,
+  end: number,
+  store: (regions: readonly Numbers[], from: number, to: number) => void,
 ): void {
+  const regions = Array.from({ length: space.members }, (_, member) =>
+    space.regionNumbers(member, call.values),
+  );
   const [first, ...others] = regions;
   if (!first) return;
-  for (const other of others) space.combine(call.reduction, first, other, start, count);
-  const result = part(first, start, start + count);
-  for (const other of others) other.set(result, start);
+  for (let from = start; from < end; from += cacheElements) {
+    const to = Math.min(end, from + cacheElements);
+    for (const other of others) space.combine(call.reduction, first, other, from, to - from);
+    store(regions, from, to);
+  }
+}
+
+/** Where a member's part begins. */
+function sumBefore(counts: readonly number[], member: number): number {
+  return counts.slice(0, member).reduce((sum, count) => sum + count, 0);
 }
 
 /** Start of a member's shard of `length` elements; shards differ by at most 16 and start on cache lines. */

@@ -16,7 +16,7 @@ import {
   isPersistent,
   type Program,
 } from "../program/program.ts";
-import { regionKey, regionOf, sharedTensors } from "../program/regions.ts";
+import { placeKey, regionOf, sharedTensors } from "../program/regions.ts";
 import { collectiveStarter } from "./collective-start.ts";
 import { bytesOf, type Engine, type Kernel, type TensorBuffer } from "./engine.ts";
 import { feed, fill, type NamedBuffer, type StepInput } from "./feed.ts";
@@ -299,17 +299,18 @@ export class Device {
       const { offsets } = regionOf(programs, group);
       for (const { spec } of shared.filter((tensor) => tensor.group === group)) {
         const { type } = spec;
-        const offset = region.byteOffset + (offsets.get(regionKey(spec)) ?? 0);
+        const offset = region.byteOffset + (offsets.get(placeKey(spec)) ?? 0);
         const data = allocate(type.dtype, sizeOf(type.shape), region.buffer, offset);
-        this.#shared.set(regionKey(spec), { type, data });
+        this.#shared.set(placeKey(spec), { type, data });
       }
     }
   }
 
-  #own({ name, type, kind, value }: BufferSpec, offset: number | undefined): TensorBuffer {
+  #own(spec: BufferSpec, offset: number | undefined): TensorBuffer {
+    const { type, value } = spec;
     if (offset !== undefined)
       return { type, data: allocate(type.dtype, sizeOf(type.shape), this.#arena, offset) };
-    const key = isPersistent(kind) ? name : regionKey({ name, type, kind });
+    const key = placeKey(spec);
     const known = this.#shared.get(key);
     if (known !== undefined) return known;
     const data = allocate(type.dtype, sizeOf(type.shape));

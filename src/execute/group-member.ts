@@ -144,11 +144,11 @@ export class GroupMember implements Group, Lane, Workspace {
   }
 
   allReduce(data: Numbers, reduction: Reduction, label?: string): Transfer {
-    const inPlace = this.#direct && data.length > 0 && data.buffer === this.region.buffer;
-    const call = this.#prepare(inPlace ? "all-reduce in place" : "all-reduce", label);
+    const offset = this.#offsetInRegion(data);
+    const call = this.#prepare(offset === undefined ? "all-reduce" : "all-reduce in place", label);
     call.values = data;
     call.reduction = reduction;
-    call.offset = inPlace ? data.byteOffset - this.region.byteOffset : 0;
+    call.offset = offset ?? 0;
     return this.#start(call, data.byteLength);
   }
 
@@ -159,7 +159,9 @@ export class GroupMember implements Group, Lane, Workspace {
     reduction: Reduction,
     label?: string,
   ): Transfer {
-    const call = this.#prepare("reduce-scatter", label);
+    const offset = this.#offsetInRegion(data);
+    const call = this.#prepare(offset === undefined ? "reduce-scatter" : "reduce-scatter in place", label);
+    call.offset = offset ?? 0;
     this.#expect(call, "counts", counts.length, this.members);
     this.#expect(call, "elements", data.length, sum(counts));
     this.#expect(call, "elements of the result", into.length, counts[this.index] ?? 0);
@@ -172,7 +174,9 @@ export class GroupMember implements Group, Lane, Workspace {
   }
 
   allGather(data: Uint8Array, bytes: readonly number[], into: Uint8Array, label?: string): Transfer {
-    const call = this.#prepare("all-gather", label);
+    const offset = this.#offsetInRegion(into);
+    const call = this.#prepare(offset === undefined ? "all-gather" : "all-gather in place", label);
+    call.offset = offset ?? 0;
     this.#expect(call, "counts", bytes.length, this.members);
     this.#expect(call, "bytes", data.length, bytes[this.index] ?? 0);
     this.#expect(call, "bytes of the result", into.length, sum(bytes));
@@ -244,12 +248,30 @@ export class GroupMember implements Group, Lane, Workspace {
     return new Int32Array(region.buffer, offset, values.length);
   }
 
+  regionBytes(member: number, bytes: Uint8Array): Uint8Array {
+    const region = this.#regions[member] ?? noBytes;
+    const offset = region.byteOffset + bytes.byteOffset - this.region.byteOffset;
+    return new Uint8Array(region.buffer, offset, bytes.length);
+  }
+
   combine(reduction: Reduction, into: Numbers, from: Numbers, at: number, count: number): void {
     if (this.#add && reduction === "sum" && into instanceof Float32Array) {
       this.#add(into.byteOffset + 4 * at, from.byteOffset + 4 * at, count);
     } else {
       combine(reduction, into, from, at, count);
     }
+  }
+
+  /** Where in the own region an array lies; undefined where it does not. */
+  #offsetInRegion({ buffer, byteOffset, byteLength }: Numbers | Uint8Array): number | undefined {
+    const offset = byteOffset - this.region.byteOffset;
+    const isInside =
+      this.#direct &&
+      byteLength > 0 &&
+      buffer === this.region.buffer &&
+      offset >= 0 &&
+      offset + byteLength <= this.region.length;
+    return isInside ? offset : undefined;
   }
 
   #prepare(kind: CollectiveKind, label: string | undefined): Collective {

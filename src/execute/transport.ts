@@ -107,16 +107,16 @@ export interface Group {
   readonly ranks: readonly number[];
   /** This device's position in `ranks`. */
   readonly index: number;
-  /** Own part of the shared memory, `regionBytes` long; an all-reduce of a view of it moves no copies. */
+  /**
+   * Own part of the shared memory, `regionBytes` long; what is reduced out of a view of it, or gathered into one, is not staged. If one
+   * member's array is such a view, every member's must be, at the same offset.
+   */
   readonly region: Uint8Array;
   /** Completes when every member has started it. */
   barrier(label?: string): Transfer;
   /** Copies `data` of the member with index `root` into `data` of all others; all of equal length. */
   broadcast(root: number, data: Uint8Array, label?: string): Transfer;
-  /**
-   * Replaces `data` by the reduction over all members, each with equally many elements. If one member's
-   * `data` is a view of its region, every member's must be, at the same offset.
-   */
+  /** Replaces `data` by the reduction over all members, each with equally many elements. */
   allReduce(data: Numbers, reduction: Reduction, label?: string): Transfer;
   /** `data` is the parts of all members in turn, `counts` elements each; `into` gets the reduction of the own part. */
   reduceScatter(

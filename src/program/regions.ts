@@ -1,23 +1,23 @@
 /**
- * Which tensors lie in memory that the members of a group share, so that they are added up without copies: gradients and results,
- * which stay where they are for the whole step. A tensor lies in one region at most, so what is added up in several groups lies in
- * none; activations move too often, and the transport copies them.
+ * Which tensors lie in memory that the members of a group share, so that they are added up and gathered where they lie: gradients,
+ * results and parameters, which stay where they are for the whole step. A tensor lies in one region at most, so what meets in several
+ * groups lies in none; activations move too often, and the transport copies them.
  *
  *     region of group 0   device 0 [ grad:a | grad:b | loss ]
  *                         device 1 [ grad:a | grad:b | loss ]      the same places on all members
  */
 
 import { bytesOfType, showType } from "../graph/shape.ts";
-import { collectivesOf, groupRanks } from "./collectives.ts";
+import { collectivesOf, groupRanks, wholeOf } from "./collectives.ts";
 import { faultOf, type ProgramFault } from "./fault.ts";
-import type { BufferSpec, Program } from "./program.ts";
+import { type BufferKind, type BufferSpec, isPersistent, type Program } from "./program.ts";
 
 /** Tensors of a region begin at multiples of so many bytes. */
 const regionAlignment = 64;
 
-/** What tells the tensors of a region apart. */
-export function regionKey({ name, type }: BufferSpec): string {
-  return `${name} ${showType(type)}`;
+/** What tells the tensors of a device apart that keep their place: lasting ones have one type in all programs, others may have several. */
+export function placeKey({ name, type, kind }: BufferSpec): string {
+  return isPersistent(kind) ? name : `${name} ${showType(type)}`;
 }
 
 /** The tensors of one device's programs that lie in regions, and the group of each, in the order of their first meeting. */
@@ -27,9 +27,9 @@ export function sharedTensors(
   const met = new Map<string, { readonly spec: BufferSpec; readonly groups: Set<number> }>();
   for (const program of programs) {
     for (const { instruction } of collectivesOf(program)) {
-      const spec = program.buffers[instruction.buffer] as BufferSpec;
-      if (instruction.kind !== "all-reduce" || !mayShare(spec)) continue;
-      const key = regionKey(spec);
+      const spec = wholeOf(program, instruction);
+      if (!mayShare(spec)) continue;
+      const key = placeKey(spec);
       const known = met.get(key) ?? { spec, groups: new Set<number>() };
       known.groups.add(instruction.group);
       met.set(key, known);
@@ -41,11 +41,13 @@ export function sharedTensors(
   });
 }
 
+const sharedKinds: readonly BufferKind[] = ["gradient", "result", "parameter"];
+
 function mayShare({ kind, view }: BufferSpec): boolean {
-  return view === undefined && (kind === "gradient" || kind === "result");
+  return view === undefined && sharedKinds.includes(kind);
 }
 
-/** Where the tensors of a device's programs lie in its region of a group, by `regionKey`; the same for all members. */
+/** Where the tensors of a device's programs lie in its region of a group, by `placeKey`; the same for all members. */
 export function regionOf(
   programs: readonly Program[],
   group: number,
@@ -53,13 +55,13 @@ export function regionOf(
   const offsets = new Map<string, number>();
   let bytes = 0;
   for (const { spec } of sharedTensors(programs).filter((shared) => shared.group === group)) {
-    offsets.set(regionKey(spec), bytes);
+    offsets.set(placeKey(spec), bytes);
     bytes += Math.ceil(bytesOfType(spec.type) / regionAlignment) * regionAlignment;
   }
   return { offsets, bytes };
 }
 
-/** Members that keep a tensor out of the region, because they add it up in another group too, while others keep it there. */
+/** Members that keep a tensor out of the region, because they share it in another group too, while others keep it there. */
 export function regionFaults(programs: readonly Program[]): ProgramFault[] {
   const tensors = programs.map((program) => sharedTensors([program]));
   return [...groupRanks(programs)].flatMap(([group, ranks]) => {
@@ -73,7 +75,7 @@ export function regionFaults(programs: readonly Program[]): ProgramFault[] {
       return odd.map((name) =>
         faultOf(
           programs[rank] as Program,
-          `adds up "${name}" in other groups than device ${first}, with which it shares its memory: expected the same groups on both`,
+          `shares "${name}" in other groups than device ${first}, with which it shares its memory: expected the same groups on both`,
         ),
       );
     });

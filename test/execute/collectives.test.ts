@@ -127,6 +127,6 @@ test("a member that never comes is named with what it was waited for", async () 
   await expect(
     cluster.run("meet", { data: inputsOf({ dtype: "f32", sizes: [1, 2] }), scalars: {} }),
   ).rejects.toThrow(
-    /^device 0, stage 0, item \(0, 0\), instruction 9 \(all-gather w 0\.0\): device 0 waited 0\.1 s for device 1: all-gather "w" \(12 B\) in group devices 0, 1 of 2 was not joined$/,
+    /^device 0, stage 0, item \(0, 0\), instruction 9 \(all-gather w 0\.0\): device 0 waited 0\.1 s for device 1: all-gather in place "w" \(12 B\) in group devices 0, 1 of 2 was not joined$/,
   );
 });

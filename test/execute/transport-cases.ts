@@ -42,7 +42,9 @@ export interface PlannedCollective {
     | "allReduce"
     | "allReduceRegion"
     | "reduceScatter"
+    | "reduceScatterRegion"
     | "allGather"
+    | "allGatherRegion"
     | "allToAll";
   readonly group: number;
   readonly seed: number;
@@ -101,6 +103,20 @@ async function runCollective(group: Group, call: PlannedCollective): Promise<rea
     case "reduceScatter": {
       const into = numbers(call.type, own);
       await group.reduceScatter(values(total), call.counts, into, call.reduction).wait(patience);
+      return [...into];
+    }
+    case "reduceScatterRegion": {
+      const { buffer, byteOffset } = group.region;
+      const data = values(total, new Float32Array(buffer, byteOffset + 32, total));
+      const into = new Float32Array(own);
+      await group.reduceScatter(data, call.counts, into, call.reduction).wait(patience);
+      return [...into];
+    }
+    case "allGatherRegion": {
+      const { buffer, byteOffset } = group.region;
+      const into = new Uint8Array(buffer, byteOffset + 48, total);
+      const data = fill(new Uint8Array(own), call.seed + index);
+      await group.allGather(data, call.counts, into).wait(patience);
       return [...into];
     }
     case "allGather": {

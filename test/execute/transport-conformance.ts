@@ -261,7 +261,9 @@ function randomCall(group: number, members: number): fc.Arbitrary<PlannedCollect
       "allReduce" as const,
       "allReduceRegion" as const,
       "reduceScatter" as const,
+      "reduceScatterRegion" as const,
       "allGather" as const,
+      "allGatherRegion" as const,
       "allToAll" as const,
     ),
     group: fc.constant(group),
@@ -281,6 +283,7 @@ function expectedResult(
   call: PlannedCollective,
   members: readonly number[],
   rank: number,
+  source: PlannedCollective = call,
 ): readonly number[] {
   const index = members.indexOf(rank);
   const total = call.counts.reduce((sum, count) => sum + count, 0);
@@ -295,11 +298,14 @@ function expectedResult(
       return reduced(call, members.length, total);
     case "allReduceRegion":
       return reduced({ ...call, type: "f32" }, members.length, total, call);
+    case "reduceScatterRegion":
+      return expectedResult({ ...call, type: "f32", kind: "reduceScatter" }, members, rank, call);
     case "reduceScatter": {
       const start = call.counts.slice(0, index).reduce((sum, count) => sum + count, 0);
-      return reduced(call, members.length, total).slice(start, start + (call.counts[index] ?? 0));
+      return reduced(call, members.length, total, source).slice(start, start + (call.counts[index] ?? 0));
     }
     case "allGather":
+    case "allGatherRegion":
       return call.counts.flatMap((count, member) => content(call.seed + member, count));
     case "allToAll":
       return members.flatMap((_, from) => content(from * 8 + index, pairBytes(call, from, index)));

@@ -5,7 +5,7 @@ import { channelPlan } from "../../src/program/channels.ts";
 import { planMemory } from "../../src/program/memory.ts";
 import { parsePrograms } from "../../src/program/parse.ts";
 import type { Program } from "../../src/program/program.ts";
-import { regionKey, sharedTensors } from "../../src/program/regions.ts";
+import { placeKey, sharedTensors } from "../../src/program/regions.ts";
 import { replayPrograms } from "../../src/program/replay.ts";
 import { printTable } from "../../src/program/table.ts";
 import { printPrograms } from "../../src/program/text.ts";
@@ -53,10 +53,10 @@ test("a meeting begins when its last device comes, and costs what its kind and b
   expect(makespan).toBe(9.5 + 4 + 20);
 });
 
-test("groups of activations need no memory of their own, and their buffers live like all others", () => {
+test("a group shares the parameter that it gathers, and no activations, which live like all others", () => {
   const programs = parsePrograms(`${first}\n${second}`);
   const { groups } = channelPlan([programs]);
-  expect(groups).toEqual([{ id: 4, ranks: [0, 1], regionBytes: 0, label: "devices 0, 1" }]);
+  expect(groups).toEqual([{ id: 4, ranks: [0, 1], regionBytes: 64, label: "devices 0, 1" }]);
   const { liveBytes } = planMemory(programs[0] as Program);
   expect(liveBytes).toEqual([64, 64, 128, 64, 64, 128, 64, 128, 64, 64, 0]);
 });
@@ -82,7 +82,7 @@ test("a gradient lies in the memory of the only group that adds it up, and in no
   const one = gradients(["0 of 0,1"], ["0 of 0,1"]);
   expect(verifyPrograms(one)).toEqual([]);
   expect(channelPlan([one]).groups[0]?.regionBytes).toBe(64);
-  expect(sharedTensors(one.slice(0, 1)).map(({ spec, group }) => `${regionKey(spec)} in ${group}`)).toEqual([
+  expect(sharedTensors(one.slice(0, 1)).map(({ spec, group }) => `${placeKey(spec)} in ${group}`)).toEqual([
     "grad:w f32[2] in 0",
   ]);
   const grid = gradients(
@@ -98,8 +98,8 @@ test("a gradient lies in the memory of the only group that adds it up, and in no
 test("members that would look for a gradient in different memory are refused", () => {
   const programs = gradients(["0 of 0,1", "1 of 0,2"], ["0 of 0,1"], ["1 of 0,2"]);
   expect(verifyPrograms(programs).map(({ message }) => message)).toEqual([
-    'device 1: adds up "grad:w" in other groups than device 0, with which it shares its memory: expected the same groups on both',
-    'device 2: adds up "grad:w" in other groups than device 0, with which it shares its memory: expected the same groups on both',
+    'device 1: shares "grad:w" in other groups than device 0, with which it shares its memory: expected the same groups on both',
+    'device 2: shares "grad:w" in other groups than device 0, with which it shares its memory: expected the same groups on both',
   ]);
 });
 
