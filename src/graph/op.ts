@@ -104,8 +104,11 @@ export type Op =
    * probability below 1e-38 counts as 1e-38 in the loss.
    */
   | { readonly kind: "cross-entropy"; readonly ignore: number }
-  /** probabilities [..., V], targets: i32 [...], dLoss: [...] → dLogits [..., V]. */
-  | { readonly kind: "cross-entropy-grad"; readonly ignore: number }
+  /**
+   * probabilities [..., V], targets: i32 [...], dLoss: [...] → dLogits [..., V]. With `first`, the V classes are those from `first` on, and
+   * targets may be others; else they may not.
+   */
+  | { readonly kind: "cross-entropy-grad"; readonly ignore: number; readonly first?: number }
   /** x: [..., n], scale: [n], shift: [n] → y, mean [..., 1], inverse standard deviation [..., 1]. */
   | { readonly kind: "layer-norm"; readonly epsilon: number }
   /** x, scale, mean, inverse standard deviation, dy → dx. */

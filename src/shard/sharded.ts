@@ -58,6 +58,11 @@ export function onRank<T>({ builder, group, phase, mesh }: Place, rank: number, 
   return builder.within({ group: rankGroup(group, mesh, [rank]), phase }, build);
 }
 
+/** Result `i` of every rank. */
+export function partsAt(made: readonly (readonly Tensor[])[], i: number): readonly Tensor[] {
+  return made.map((results) => results[i] as Tensor);
+}
+
 /** One collective operation for every set of ranks that differ along `axes`; results by rank. */
 export function together(
   place: Place,

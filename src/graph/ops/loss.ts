@@ -90,7 +90,7 @@ export const loss: { readonly [K in LossKind]: OpRules<K> } = {
       const result = data.map((probability, i) => {
         const row = Math.floor(i / classes);
         const target = (targets as Dense).data[row] as number;
-        const expected = i % classes === target ? 1 : 0;
+        const expected = i % classes === target - (op.first ?? 0) ? 1 : 0;
         return target === op.ignore ? 0 : (probability - expected) * ((dLoss as Dense).data[row] as number);
       });
       return [{ shape, data: result }];

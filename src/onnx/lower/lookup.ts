@@ -14,7 +14,7 @@ function refusingNegative(emitter: Emitter, indices: string, size: number): stri
 }
 
 /** Indices with a last dim of 1, moved to 0 where they are out of range, and whether they are in range. */
-function guarded(
+export function guarded(
   emitter: Emitter,
   indices: string,
   shape: readonly number[],

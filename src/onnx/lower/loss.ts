@@ -1,10 +1,12 @@
 /** Cross-entropy with ignored targets, and the dropout mask from counter-based random bits. */
 
 import type { DType } from "../../graph/dtype.ts";
+import type { OpOf } from "../../graph/op.ts";
 import { sizeOf, stridesOf } from "../../graph/shape.ts";
 import type { Emitter } from "../emitter.ts";
 import { dataTypeOf } from "../encode.ts";
 import { type Lowering, operand, operandType, resultType, type Site } from "../site.ts";
+import { guarded } from "./lookup.ts";
 
 type LossKind = "cross-entropy" | "cross-entropy-grad" | "dropout-mask";
 
@@ -43,17 +45,28 @@ function crossEntropy(ignore: number, site: Site): readonly string[] {
 }
 
 /** (p - one-hot(target))·dLoss; the one-hot part is added at one element of each row. */
-function crossEntropyGrad(ignore: number, site: Site): readonly string[] {
+function crossEntropyGrad({ ignore, first }: OpOf<"cross-entropy-grad">, site: Site): readonly string[] {
   const { emitter } = site;
   const { dtype, shape } = operandType(site, 0);
   const { counts, classes } = targetsOf(site, ignore);
   const gradient = emitter.reshape(operand(site, 2), [...shape.slice(0, -1), 1]);
-  const scale = emitter.emit("Where", [counts, gradient, emitter.scalar(dtype, 0)]);
+  const zero = emitter.scalar(dtype, 0);
+  const scale = emitter.emit("Where", [counts, gradient, zero]);
   const scaled = emitter.emit("Mul", [operand(site, 0), scale]);
   const minus = emitter.emit("Neg", [scale]);
-  return [
-    emitter.emit("ScatterElements", [scaled, classes, minus], { axis: shape.length - 1, reduction: "add" }),
-  ];
+  const attributes = { axis: shape.length - 1, reduction: "add" };
+  if (first === undefined) return [emitter.emit("ScatterElements", [scaled, classes, minus], attributes)];
+  const { safe, valid } = ownTargets(site, first);
+  const own = emitter.emit("Where", [valid, minus, zero]);
+  return [emitter.emit("ScatterElements", [scaled, safe, own], attributes)];
+}
+
+/** Targets counted from class `first`, 0 where they are none of these classes, and whether they are. */
+function ownTargets(site: Site, first: number): { readonly safe: string; readonly valid: string } {
+  const { emitter } = site;
+  const { shape } = operandType(site, 1);
+  const counted = emitter.emit("Sub", [operand(site, 1), emitter.scalar("i32", first)]);
+  return guarded(emitter, counted, shape, operandType(site, 0).shape.at(-1) as number);
 }
 
 /** x ^= x >>> bits. */
@@ -115,6 +128,6 @@ const dropoutMask: Lowering<"dropout-mask"> = (op, site) => {
 
 export const loss: { readonly [K in LossKind]: Lowering<K> } = {
   "cross-entropy": (op, site) => crossEntropy(op.ignore, site),
-  "cross-entropy-grad": (op, site) => crossEntropyGrad(op.ignore, site),
+  "cross-entropy-grad": (op, site) => crossEntropyGrad(op, site),
   "dropout-mask": dropoutMask,
 };

@@ -1,28 +1,31 @@
 /**
- * Cross-entropy over split classes: the largest logit and the sum of exponentials are collected from all ranks, never the logits
- * (Shoeybi et al. 2019, "Megatron-LM", section 3).
+ * Cross-entropy over split classes: what is collected from all ranks is the logarithm of each one's sum of exponentials, never the logits
+ * (Shoeybi et al. 2019, "Megatron-LM", section 3). Losses stay partial: the rank that has the target's logit subtracts it.
+ *
+ *     l_r = log Σ exp(own logits)     l = log Σ_r exp(l_r)     p = softmax(own logits)·exp(l_r - l)     loss = l - x[target]
  */
 
 import {
   add,
-  concat,
   constant,
-  div,
   equal,
   exp,
   log,
   mul,
+  neg,
   reduceMax,
   reshape,
   scalar,
-  sliceDim,
+  softmax,
   sub,
   sum,
   take,
   where,
 } from "../../graph/functions.ts";
+import { sizeOf } from "../../graph/shape.ts";
 import type { Tensor } from "../../graph/tensor.ts";
-import { onEach, type Sharded, together } from "../sharded.ts";
+import { coordinate } from "../mesh.ts";
+import { eachRank, onEach, partsAt, type Sharded, together } from "../sharded.ts";
 import { axesOf, type Factor, type Factors, isSplit, type Sharding, shareOf } from "../sharding.ts";
 import type { Site, SplitRule, SplitRules } from "../site.ts";
 
@@ -32,14 +35,11 @@ function classesOf({ node, place, values }: Site): Factors | undefined {
   return classes !== undefined && isSplit(classes) && classes.length === 1 ? classes : undefined;
 }
 
-/** [...rows] → [...rows, 1]. */
-function column(x: Tensor): Tensor {
-  return reshape(x, [...x.shape, 1]);
-}
-
-/** Targets counted from the first class of this rank; those of other ranks fall outside. */
-function localTargets(targets: Tensor, start: number): Tensor {
-  return add(targets, constant(targets.scope, "i32", [], -start));
+/** log Σ exp over the ranks, whose logarithms are one under the other in `all`: [n·rows] → [rows]. */
+function logSumOf(all: Tensor, rows: readonly number[]): Tensor {
+  const each = reshape(all, [sizeOf(all.shape) / sizeOf(rows), ...rows]);
+  const largest = reduceMax(each, [0], true);
+  return add(log(sum(exp(sub(each, largest)), [0])), reshape(largest, rows));
 }
 
 const crossEntropy: SplitRule = (site) => {
@@ -48,35 +48,40 @@ const crossEntropy: SplitRule = (site) => {
   const classes = classesOf(site);
   if (classes === undefined || node.op.kind !== "cross-entropy") return undefined;
   const { ignore } = node.op;
-  const dims = values.shardingOf(logits, place)?.dims ?? [];
-  const rows: Sharding = { dims: dims.slice(0, -1), partial: [] };
-  const x = values.get(logits, place, { dims, partial: [] });
-  const y = values.get(targets, place, rows);
-  const axes = axesOf(classes);
-  const own = onEach(place, (rank) => reduceMax(x.parts[rank] as Tensor, [-1], true));
-  const largest = together(place, axes, own, () => ({ kind: "all-reduce", reduce: "max" }));
-  const powers = onEach(place, (rank) => exp(sub(x.parts[rank] as Tensor, largest[rank] as Tensor)));
-  const sums = onEach(place, (rank) => {
-    const [start] = shareOf(classes[0] as Factor, place.mesh, rank);
-    const chosen = take(x.parts[rank] as Tensor, localTargets(y.parts[rank] as Tensor, start));
-    return concat([sum(powers[rank] as Tensor, [-1], true), column(chosen)], -1);
-  });
-  const totals = together(place, axes, sums, () => ({ kind: "all-reduce", reduce: "sum" }));
-  const losses = onEach(place, (rank) => {
-    const [target, pair] = [y.parts[rank] as Tensor, totals[rank] as Tensor];
-    const row = (part: Tensor) => reshape(part, target.shape);
-    const logSum = add(log(row(sliceDim(pair, -1, 0, 1))), row(largest[rank] as Tensor));
-    const own = sub(logSum, row(sliceDim(pair, -1, 1, 2)));
-    return where(equal(target, constant(target.scope, "i32", [], ignore)), scalar(own, 0), own);
-  });
-  const probabilities = onEach(place, (rank) =>
-    div(powers[rank] as Tensor, sliceDim(totals[rank] as Tensor, -1, 0, 1)),
-  );
-  const [lossType, probabilityType] = results as [Site["results"][number], Site["results"][number]];
   const { mesh } = place;
+  const dims = values.shardingOf(logits, place)?.dims ?? [];
+  const rows = dims.slice(0, -1);
+  const axes = axesOf(classes);
+  const x = values.get(logits, place, { dims, partial: [] }).parts;
+  const y = values.get(targets, place, { dims: rows, partial: [] }).parts;
+  const own = eachRank(place, (rank) => {
+    const part = x[rank] as Tensor;
+    const shares = softmax(part);
+    const logSum = sub(reduceMax(part, [-1], true), log(reduceMax(shares, [-1], true)));
+    return [shares, logSum];
+  });
+  const flat = onEach(place, (rank) => {
+    const logSum = own[rank]?.[1] as Tensor;
+    return reshape(logSum, [sizeOf(logSum.shape)]);
+  });
+  const gathered = together(place, axes, flat, () => ({ kind: "all-gather" }));
+  const made = eachRank(place, (rank) => {
+    const [part, target] = [x[rank] as Tensor, y[rank] as Tensor];
+    const [shares, logSum] = own[rank] as readonly [Tensor, Tensor];
+    const total = logSumOf(gathered[rank] as Tensor, target.shape);
+    const [start] = shareOf(classes[0] as Factor, mesh, rank);
+    const local = add(target, constant(target.scope, "i32", [], -start));
+    const less = neg(take(part, local));
+    const isFirst = axes.every((axis) => coordinate(mesh, rank, axis) === 0);
+    const loss = isFirst ? add(less, total) : less;
+    const isIgnored = equal(target, constant(target.scope, "i32", [], ignore));
+    const share = exp(sub(logSum, reshape(total, logSum.shape)));
+    return [where(isIgnored, scalar(loss, 0), loss), mul(shares, share)];
+  });
+  const [lossType, probabilityType] = results as [Site["results"][number], Site["results"][number]];
   return [
-    { ...lossType, mesh, sharding: rows, parts: losses },
-    { ...probabilityType, mesh, sharding: { dims, partial: [] }, parts: probabilities },
+    { ...lossType, mesh, sharding: { dims: rows, partial: axes }, parts: partsAt(made, 0) },
+    { ...probabilityType, mesh, sharding: { dims, partial: [] }, parts: partsAt(made, 1) },
   ] satisfies readonly Sharded[];
 };
 
@@ -85,19 +90,18 @@ const crossEntropyGrad: SplitRule = (site) => {
   const [probabilities = -1, targets = -1, dLoss = -1] = node.inputs;
   const classes = classesOf(site);
   if (classes === undefined || node.op.kind !== "cross-entropy-grad") return undefined;
-  const { ignore } = node.op;
+  const { op } = node;
   const dims = values.shardingOf(probabilities, place)?.dims ?? [];
   const rows: Sharding = { dims: dims.slice(0, -1), partial: [] };
-  const p = values.get(probabilities, place, { dims, partial: [] });
-  const y = values.get(targets, place, rows);
-  const dy = values.get(dLoss, place, rows);
+  const operands = [
+    values.get(probabilities, place, { dims, partial: [] }),
+    values.get(targets, place, rows),
+    values.get(dLoss, place, rows),
+  ];
   const parts = onEach(place, (rank) => {
-    const [start, size] = shareOf(classes[0] as Factor, place.mesh, rank);
-    const [target, gradient] = [y.parts[rank] as Tensor, dy.parts[rank] as Tensor];
-    const isIgnored = equal(target, constant(target.scope, "i32", [], ignore));
-    const counted = where(isIgnored, scalar(gradient, 0), gradient);
-    const hits = place.builder.apply({ kind: "take-grad", size }, [localTargets(target, start), counted]);
-    return sub(mul(p.parts[rank] as Tensor, column(counted)), hits[0] as Tensor);
+    const [first] = shareOf(classes[0] as Factor, place.mesh, rank);
+    const own = operands.map((operand) => operand.parts[rank] as Tensor);
+    return place.builder.apply({ ...op, first }, own)[0] as Tensor;
   });
   const [type] = results as [Site["results"][number]];
   return [{ ...type, mesh: place.mesh, sharding: { dims, partial: [] }, parts }];

@@ -11,7 +11,7 @@ import type { TensorType } from "../../graph/shape.ts";
 import type { Tensor } from "../../graph/tensor.ts";
 import { splitWeight } from "../choose.ts";
 import { reshard } from "../reshard.ts";
-import { eachRank, onEach, type Sharded } from "../sharded.ts";
+import { eachRank, onEach, partsAt, type Sharded } from "../sharded.ts";
 import { axesOf, type Factors, isSplit, type Sharding, sizeOfFactors, whole } from "../sharding.ts";
 import type { Site, SplitRule, SplitRules } from "../site.ts";
 
@@ -161,7 +161,6 @@ function forward(site: Site, kind: "lstm-step" | "gru-step"): readonly Sharded[]
   const wholes = stepped.states.map(({ parts }) => parts);
   const h = overSteps(site, type, sequence, wholes.slice(1));
   const hBefore = overSteps(site, type, sequence, wholes.slice(0, -1));
-  const partsAt = (step: readonly (readonly Tensor[])[], i: number) => step.map((row) => row[i] as Tensor);
   const first = isLstm ? 2 : 1;
   const saved = results.slice(first + 2).map((savedType, i) =>
     overSteps(
