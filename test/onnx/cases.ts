@@ -300,9 +300,15 @@ const loss: { readonly [K in "cross-entropy" | "cross-entropy-grad" | "dropout-m
       operands: [operand(float, shape), targets(shape)],
     })),
   "cross-entropy-grad": (float) =>
-    rows.map((shape) => ({
-      op: { kind: "cross-entropy-grad", ignore: -1 },
-      operands: [operand(float, shape, "positive"), targets(shape), operand(float, shape.slice(0, -1))],
+    fc.tuple(rows, fc.option(fc.nat(4), { nil: undefined })).map(([shape, first]) => ({
+      op: { kind: "cross-entropy-grad", ignore: -1, ...(first !== undefined && { first }) },
+      operands: [
+        operand(float, shape, "positive"),
+        first === undefined
+          ? targets(shape)
+          : operand("i32", shape.slice(0, -1), { from: -1, below: first + (shape.at(-1) as number) + 3 }),
+        operand(float, shape.slice(0, -1)),
+      ],
     })),
   "dropout-mask": (float) =>
     fc
