@@ -7,7 +7,7 @@
  * Collectives work on dim 0; a dim further in is moved as flat parts that are put together afterwards.
  */
 
-import { concat, reshape, slice, split } from "../graph/functions.ts";
+import { concat, reshape, slice, split, transpose } from "../graph/functions.ts";
 import { type Shape, sizeOf } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { type Mesh, ranksAlong, type SplitAxis } from "./mesh.ts";
@@ -89,6 +89,7 @@ function reduceScatter(place: Place, value: Sharded, axis: SplitAxis, { dim, fac
     const view = around(part.shape, dim, lengths, at);
     const sizes = cuts.of(rank).map((other) => shareOf(factors[at] as Factor, mesh, other)[1]);
     if (view[0] === 1) return reshape(part, [sizeOf(view)]);
+    if (areEqual(sizes)) return reshape(exchanged(part, [view[0], sizes.length]), [sizeOf(view)]);
     const pieces = split(reshape(part, view), 1, sizes).map((piece) => reshape(piece, [sizeOf(piece.shape)]));
     return concat(pieces, 0);
   });
@@ -98,6 +99,15 @@ function reduceScatter(place: Place, value: Sharded, axis: SplitAxis, { dim, fac
   }));
   const parts = onEach(place, (rank) => reshape(scattered[rank] as Tensor, localShape(sharding, mesh, rank)));
   return { ...value, sharding, parts };
+}
+
+function areEqual(sizes: readonly number[]): boolean {
+  return sizes.every((size) => size === sizes[0]);
+}
+
+/** `x` as [first, second, rest], with the first two dims exchanged: how parts of equal size are put beside each other. */
+function exchanged(x: Tensor, [first, second]: readonly [number, number]): Tensor {
+  return transpose(reshape(x, [first, second, sizeOf(x.shape) / first / second]), [1, 0, 2]);
 }
 
 /** Whether the factor `at` of `dim` is the outermost of all, so that parts are neighbouring rows of dim 0. */
@@ -140,7 +150,10 @@ function gatherAxis(place: Place, value: Sharded, dim: number, axis: SplitAxis):
       const lengths = factors.map((own) => shareOf(own, mesh, other)[1]);
       return around(localShape(value.sharding, mesh, other), dim, lengths, at);
     });
-    if (views.every(([outer]) => outer === 1)) return reshape(all, shape);
+    const [outer = 1] = views[0] ?? [];
+    if (outer === 1) return reshape(all, shape);
+    if (areEqual(views.map((view) => sizeOf(view))))
+      return reshape(exchanged(all, [views.length, outer]), shape);
     const pieces = split(
       all,
       0,
