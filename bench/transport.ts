@@ -24,7 +24,7 @@ interface Series {
 
 const turns = 12;
 
-function series(key: string, name: RoundName, rounds: number, spinMicroseconds = 25): Series {
+function series(key: string, name: RoundName, rounds: number, spinMicroseconds = 100): Series {
   return { key, name, rounds, spinMicroseconds, medians: [] };
 }
 

@@ -25,7 +25,7 @@ import { allocateSharedMemory, type SharedMemory, sharedAdd } from "./shared-add
 /** How the devices of a world wait and share. */
 export interface ThreadWorldOptions {
   /**
-   * Microseconds that a wait spins before it sleeps; default 25, or 0 when there are more devices than
+   * Microseconds that a wait spins before it sleeps; default 100, or 0 when there are more devices than
    * processors, because a spinning thread then keeps the one it waits for from running.
    */
   readonly spinMicroseconds?: number;
@@ -55,7 +55,7 @@ export function createThreadWorld(plan: TransportPlan, options: ThreadWorldOptio
         ? new SharedArrayBuffer(bytes)
         : (allocateSharedMemory(bytes) ?? new SharedArrayBuffer(bytes)),
     ),
-    spinMicroseconds: options.spinMicroseconds ?? (enoughProcessors ? 25 : 0),
+    spinMicroseconds: options.spinMicroseconds ?? (enoughProcessors ? 100 : 0),
     direct: (options.direct ?? true) && loadAlias() !== undefined,
   };
 }
