@@ -19,6 +19,7 @@ import {
   type TensorBuffer,
 } from "../../execute/engine.ts";
 import { mayOverwrite } from "../../execute/in-place.ts";
+import { cutTiles, tiledKernel } from "../../execute/tiles.ts";
 import { allocate, type DType } from "../../graph/dtype.ts";
 import type { Graph } from "../../graph/graph.ts";
 import { bytesOfType, sizeOf, type TensorType } from "../../graph/shape.ts";
@@ -58,7 +59,7 @@ export function onnxRuntimeEngine(options: OnnxRuntimeOptions = {}): OnnxRuntime
     probe.refusal ??= probeRefusal();
     return createSession(segment, options, await probe.refusal);
   };
-  const prepare = async (segment: Graph): Promise<Kernel> => {
+  const prepareWhole = async (segment: Graph): Promise<Kernel> => {
     const key = structureKey(segment);
     const known = prepared.get(key) ?? create(segment);
     prepared.set(key, known);
@@ -71,7 +72,12 @@ export function onnxRuntimeEngine(options: OnnxRuntimeOptions = {}): OnnxRuntime
   };
   return {
     name: "onnxruntime",
-    prepare,
+    prepare: async (segment) => {
+      const tiles = cutTiles(segment);
+      if (tiles === undefined) return prepareWhole(segment);
+      const kernels = await Promise.all(tiles.map(({ graph }) => prepareWhole(graph)));
+      return tiledKernel(segment, tiles, kernels);
+    },
     sessions: () => prepared.size,
     [Symbol.asyncDispose]: async () => {
       const made = await Promise.allSettled(prepared.values());
