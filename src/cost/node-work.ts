@@ -20,10 +20,15 @@ export interface Work {
 export interface Rates {
   readonly flopsPerSecond: number;
   readonly bytesPerSecond: number;
+  /** Bytes of right operands of products that are put in order, from memory that is not in a cache. */
+  readonly packedPerSecond: number;
 }
 
-/** One thread of a current desktop or server processor with ONNX Runtime: large products and large elementwise operations. */
-export const typicalRates: Rates = { flopsPerSecond: 150e9, bytesPerSecond: 15e9 };
+/**
+ * One thread of a current desktop or server processor with ONNX Runtime: large products and large elementwise operations; and by how
+ * much a step becomes slower when all of its products are done in four parts.
+ */
+export const typicalRates: Rates = { flopsPerSecond: 150e9, bytesPerSecond: 15e9, packedPerSecond: 6e9 };
 
 /** The work of `node`, an operation of `graph`. */
 export function workOf(graph: Graph, node: Node): Work {
@@ -39,8 +44,9 @@ export function workOf(graph: Graph, node: Node): Work {
 }
 
 /** Seconds that `work` takes at least. */
-export function secondsOf({ flops, bytes, packed }: Work, { flopsPerSecond, bytesPerSecond }: Rates): number {
-  return Math.max(flops / flopsPerSecond, bytes / bytesPerSecond) + packed / bytesPerSecond;
+export function secondsOf({ flops, bytes, packed }: Work, rates: Rates): number {
+  const { flopsPerSecond, bytesPerSecond, packedPerSecond } = rates;
+  return Math.max(flops / flopsPerSecond, bytes / bytesPerSecond) + packed / packedPerSecond;
 }
 
 /** The operands of a product that are put in order: its right one; in recurrent layers their weights. */

@@ -1,8 +1,14 @@
 /** Statistics in plain words, for the end of a run. The numbers are those of `traceStatistics`, nothing is added. */
 import type { DeviceStatistics, Statistics, TraceStatistics } from "./statistics.ts";
 
-/** A few sentences: step time, who was how busy, how many computed at once, and what that means. */
-export function describeStatistics(statistics: TraceStatistics): readonly string[] {
+/**
+ * A few sentences: step time, who was how busy, how many computed at once, and what that means. `processors` is how many the devices had
+ * between them; default one for each.
+ */
+export function describeStatistics(
+  statistics: TraceStatistics,
+  processors: number = statistics.whole.devices.length,
+): readonly string[] {
   const { whole, steps } = statistics;
   if (whole.duration === 0) return ["The trace is empty."];
   const verb = statistics.origin === "predicted" ? "is predicted to take" : "took";
@@ -10,7 +16,7 @@ export function describeStatistics(statistics: TraceStatistics): readonly string
   return [
     `A step ${verb} ${formatTime(statistics.stepTime)}${of}.`,
     busySentence(whole),
-    ...overlapSentence(whole),
+    ...overlapSentence(whole, processors),
     ...transferSentence(whole),
   ];
 }
@@ -53,7 +59,7 @@ export function isTakingTurns({ overlap }: Statistics): boolean {
   return overlap < never;
 }
 
-function overlapSentence(whole: Statistics): string[] {
+function overlapSentence(whole: Statistics, processors: number): string[] {
   const { devices, histogram, overlap } = whole;
   if (devices.length < 2) return [];
   const any = histogram.slice(1).reduce((sum, share) => sum + share, 0);
@@ -64,6 +70,11 @@ function overlapSentence(whole: Statistics): string[] {
   if (isTakingTurns(whole))
     return [
       "But for the update, these devices never compute at the same time: this is workload partitioning, not parallelism.",
+    ];
+  if (devices.length > processors)
+    return [
+      `${devices.length} devices take turns on ${processors} ${processors === 1 ? "processor" : "processors"}: ` +
+        "where each has its own, more of them compute at the same time.",
     ];
   if (overlap >= hardly) return [];
   return [

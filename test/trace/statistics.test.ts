@@ -153,6 +153,9 @@ describe("plain words", () => {
     expect(describeStatistics(statistics)[2]).toBe(
       "Only 2 % of the computing time has two devices at work: this is workload partitioning, hardly parallelism.",
     );
+    expect(describeStatistics(statistics, 1)[2]).toBe(
+      "2 devices take turns on 1 processor: where each has its own, more of them compute at the same time.",
+    );
   });
 
   test("many devices are summed up, one device needs no comparison", () => {

@@ -1,5 +1,6 @@
 /** Measures a phase of a run: the steps that were done under one layout. */
 
+import { availableParallelism } from "node:os";
 import { type StepTracer, stepTracer } from "../../execute/step-trace.ts";
 import type { StepResult } from "../../execute/trainer.ts";
 import type { Layout } from "../../layout/layout.ts";
@@ -76,7 +77,10 @@ export class PhaseRecorder {
       sentences:
         this.#steps === 0
           ? []
-          : [...describeStatistics(statistics), ...(isTakingTurns(whole) ? [] : describePairs(names, pairs))],
+          : [
+              ...describeStatistics(statistics, availableParallelism()),
+              ...(isTakingTurns(whole) ? [] : describePairs(names, pairs)),
+            ],
     };
   }
 
