@@ -50,7 +50,7 @@ const packing = (4 * (3 * inputs * hidden + 2 * rows * inputs)) / 6e9;
 
 test("one device takes the time of its products, and little more", () => {
   expect(alone).toBeGreaterThan(products + packing);
-  expect(alone).toBeLessThan(1.03 * (products + packing));
+  expect(alone).toBeLessThan(1.1 * (products + packing));
 });
 
 test("two halves of a pair of layers take half of the products and one sum of the results", () => {
