@@ -54,6 +54,29 @@ test("imports only point downwards", () => {
   expect(upward).toEqual([]);
 });
 
+test("no files import each other in a circle, types included", () => {
+  const targets = new Map(
+    files.map((file) => [
+      file,
+      imports.flatMap((one) =>
+        one.file === file && one.target.startsWith(".")
+          ? [relative(root, normalize(join(root, dirname(file), one.target)))]
+          : [],
+      ),
+    ]),
+  );
+  const done = new Set<string>();
+  const circles: string[] = [];
+  const visit = (file: string, path: readonly string[]): void => {
+    if (path.includes(file)) circles.push([...path.slice(path.indexOf(file)), file].join(" -> "));
+    if (path.includes(file) || done.has(file)) return;
+    for (const target of targets.get(file) ?? []) visit(target, [...path, file]);
+    done.add(file);
+  };
+  for (const file of files) visit(file, []);
+  expect(circles).toEqual([]);
+});
+
 test("only src/node imports Node's modules", () => {
   const strays = imports.filter(
     ({ file, target }) => target.startsWith("node:") && !file.startsWith("node/"),

@@ -4,7 +4,6 @@ import { invariant, UserError } from "../base/errors.ts";
 import { allocate, type TypedArray } from "../graph/dtype.ts";
 import { showType, sizeOf } from "../graph/shape.ts";
 import { type Block, putBlock, takeBlock } from "../shard/block.ts";
-import type { Device } from "./device.ts";
 import type { TensorBuffer } from "./engine.ts";
 
 /** What a device has of a tensor: all of it, or a block. */
@@ -12,9 +11,12 @@ export interface HeldTensor extends TensorBuffer {
   readonly block?: Block;
 }
 
-/** Overwrites the lasting tensors that the device holds, given whole; throws a `UserError`, having written none, where one is of another size. */
-export function writeTensors(device: Device, tensors: ReadonlyMap<string, TypedArray>): void {
-  const held = [...device.tensors].flatMap(([name, tensor]) => {
+/** What one device holds, by name. */
+type Held = ReadonlyMap<string, HeldTensor>;
+
+/** Overwrites the tensors that a device holds, given whole; throws a `UserError`, having written none, where one is of another size. */
+export function writeTensors(own: Held, tensors: ReadonlyMap<string, TypedArray>): void {
+  const held = [...own].flatMap(([name, tensor]) => {
     const given = tensors.get(name);
     return given === undefined ? [] : [{ name, ...tensor, given }];
   });
@@ -33,10 +35,10 @@ export function writeTensors(device: Device, tensors: ReadonlyMap<string, TypedA
   }
 }
 
-/** Copies of the lasting tensors that the device holds. */
-export function readTensors(device: Device): ReadonlyMap<string, HeldTensor> {
+/** Copies of the tensors that a device holds. */
+export function readTensors(own: Held): Held {
   return new Map(
-    [...device.tensors].map(([name, tensor]) => {
+    [...own].map(([name, tensor]) => {
       const copy = allocate(tensor.type.dtype, tensor.data.length);
       (copy as Float32Array).set(tensor.data as Float32Array);
       return [name, { ...tensor, data: copy }];

@@ -67,11 +67,11 @@ class DevicesInTurn implements LocalCluster {
   }
 
   async write(tensors: ReadonlyMap<string, TypedArray>): Promise<void> {
-    for (const device of this.#devices) writeTensors(device, tensors);
+    for (const device of this.#devices) writeTensors(device.tensors, tensors);
   }
 
   async read(): Promise<readonly ReadonlyMap<string, HeldTensor>[]> {
-    return this.#devices.map(readTensors);
+    return this.#devices.map(({ tensors }) => readTensors(tensors));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

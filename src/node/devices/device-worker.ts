@@ -38,10 +38,10 @@ async function answer(request: Request): Promise<Answer> {
     case "run":
       return { kind: "ran", output: await run(request) };
     case "write":
-      writeTensors(loaded(), request.tensors);
+      writeTensors(loaded().tensors, request.tensors);
       return { kind: "done" };
     case "read":
-      return { kind: "tensors", tensors: readTensors(loaded()) };
+      return { kind: "tensors", tensors: readTensors(loaded().tensors) };
     default:
       return request satisfies never;
   }
