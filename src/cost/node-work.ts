@@ -9,11 +9,15 @@ import type { Graph, Node, ValueId } from "../graph/graph.ts";
 import { rulesOf } from "../graph/op-table.ts";
 import { bytesOfType, type TensorType } from "../graph/shape.ts";
 
-/** Floating-point operations (a multiply-add counts 2), bytes read and written, and bytes put in order before the arithmetic. */
+/** Floating-point operations (a multiply-add counts 2), and bytes. */
 export interface Work {
   readonly flops: number;
+  /** Read and written. */
   readonly bytes: number;
+  /** Put in order before the arithmetic, out of memory. */
   readonly packed: number;
+  /** Put in order again out of the cache: at every further step of a recurrent layer. */
+  readonly repacked: number;
 }
 
 /** How fast a device of speed 1 works. */
@@ -22,13 +26,20 @@ export interface Rates {
   readonly bytesPerSecond: number;
   /** Bytes of right operands of products that are put in order, from memory that is not in a cache. */
   readonly packedPerSecond: number;
+  /** The same from a cache. */
+  readonly repackedPerSecond: number;
 }
 
 /**
  * One thread of a current desktop or server processor with ONNX Runtime: large products and large elementwise operations; and by how
  * much a step becomes slower when all of its products are done in four parts.
  */
-export const typicalRates: Rates = { flopsPerSecond: 150e9, bytesPerSecond: 15e9, packedPerSecond: 6e9 };
+export const typicalRates: Rates = {
+  flopsPerSecond: 190e9,
+  bytesPerSecond: 15e9,
+  packedPerSecond: 6e9,
+  repackedPerSecond: 43e9,
+};
 
 /** The work of `node`, an operation of `graph`. */
 export function workOf(graph: Graph, node: Node): Work {
@@ -40,13 +51,15 @@ export function workOf(graph: Graph, node: Node): Work {
     flops: flopsPerPoint === 0 ? 0 : points * flopsPerPoint,
     bytes: bytesMoved(node, inputs, results),
     packed: packedOperands(node).reduce((sum, i) => sum + bytesOfType(inputs[i] as TensorType), 0),
+    repacked: repackedBytes(node, inputs),
   };
 }
 
 /** Seconds that `work` takes at least. */
-export function secondsOf({ flops, bytes, packed }: Work, rates: Rates): number {
-  const { flopsPerSecond, bytesPerSecond, packedPerSecond } = rates;
-  return Math.max(flops / flopsPerSecond, bytes / bytesPerSecond) + packed / packedPerSecond;
+export function secondsOf({ flops, bytes, packed, repacked }: Work, rates: Rates): number {
+  const { flopsPerSecond, bytesPerSecond, packedPerSecond, repackedPerSecond } = rates;
+  const working = Math.max(flops / flopsPerSecond, bytes / bytesPerSecond);
+  return working + packed / packedPerSecond + repacked / repackedPerSecond;
 }
 
 /** The operands of a product that are put in order: its right one; in recurrent layers their weights. */
@@ -63,6 +76,15 @@ function packedOperands({ op: { kind } }: Node): readonly number[] {
     default:
       return [];
   }
+}
+
+/** The recurrent weights of a layer once for every step but the first; the steps are the first dim of what it reads beside them. */
+function repackedBytes({ op: { kind } }: Node, inputs: readonly TensorType[]): number {
+  const isForward = kind === "lstm" || kind === "gru";
+  if (!isForward && kind !== "lstm-grad" && kind !== "gru-grad") return 0;
+  const [weights, sequence] = (isForward ? [inputs[2], inputs[0]] : [inputs[0], inputs[1]]) as TensorType[];
+  const steps = sequence?.shape[0] ?? 1;
+  return weights === undefined ? 0 : (steps - 1) * bytesOfType(weights);
 }
 
 function bytesMoved(node: Node, inputs: readonly TensorType[], results: readonly TensorType[]): number {
