@@ -8,8 +8,8 @@
 import { GraphBuilder } from "../graph/builder.ts";
 import { add, constant, div, minimum, mul, scalar, sqrt, square, sum } from "../graph/functions.ts";
 import type { Graph } from "../graph/graph.ts";
-import { withoutDeadNodes } from "../graph/live-nodes.ts";
 import type { TensorType } from "../graph/shape.ts";
+import { withoutDeadNodes } from "../graph/subgraph.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { type ForwardGraph, lossOutput } from "../model/forward.ts";
 import type { ParameterSpec, StateSpec } from "../model/model-builder.ts";

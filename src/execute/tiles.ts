@@ -13,6 +13,7 @@ import { allocate } from "../graph/dtype.ts";
 import type { Graph, GraphOutput, Node, ValueId } from "../graph/graph.ts";
 import { rulesOf } from "../graph/op-table.ts";
 import { type Shape, sameShape, sizeOf, type TensorType } from "../graph/shape.ts";
+import { nodesFor, subgraph } from "../graph/subgraph.ts";
 
 import { checkBuffers, type Kernel, overlap, type TensorBuffer } from "./engine.ts";
 
@@ -101,8 +102,7 @@ function copyOf({ type }: TensorBuffer): TensorBuffer {
 /** The elements of a tensor that a tile works on; all of a scalar. */
 function viewOf({ type, data }: TensorBuffer, { range }: Tile): TensorBuffer {
   if (range === undefined || type.shape.length === 0) return { type, data };
-  const [from, to] = range;
-  return { type: { ...type, shape: [to - from] }, data: data.subarray(from, to) };
+  return { type: typeIn(type, range), data: data.subarray(...range) };
 }
 
 /** Whether an operation gives each element from the same element of its operands, wherever that is; scalars may come to any tensor. */
@@ -161,33 +161,14 @@ function partOf(
   range?: readonly [number, number],
 ): Pick<Tile, "graph" | "inputs"> {
   const named = outputs.map((output) => segment.outputs[output] as GraphOutput);
-  const needed = new Set(named.map(({ value }) => value));
-  const nodes = segment.nodes.toReversed().filter((node) => {
-    const isNeeded = node.outputs.some((value) => needed.has(value));
-    if (isNeeded) for (const value of node.inputs) needed.add(value);
-    return isNeeded;
-  });
-  const inputs = [...segment.inputs.keys()].filter((value) => needed.has(value));
-  const ids = new Map(inputs.map((value, i) => [value, i]));
-  const types = inputs.map((value) => typeIn(segment, value, range));
-  const renamed = nodes.reverse().map((node): Node => {
-    const operands = node.inputs.map((value) => ids.get(value) as number);
-    const results = node.outputs.map((value) => {
-      ids.set(value, types.length);
-      return types.push(typeIn(segment, value, range)) - 1;
-    });
-    return { ...node, inputs: operands, outputs: results };
-  });
-  const graph: Graph = {
-    inputs: inputs.map((value) => segment.inputs[value] as Graph["inputs"][number]),
-    nodes: renamed,
-    outputs: named.map(({ name, value }) => ({ name, value: ids.get(value) as number })),
-    types,
-  };
-  return { graph, inputs };
+  const values = named.map(({ value }) => value);
+  const nodes = nodesFor(segment, values);
+  const used = new Set([...values, ...nodes.flatMap((node) => node.inputs)]);
+  const inputs = [...segment.inputs.keys()].filter((value) => used.has(value));
+  const types = segment.types.map((type) => typeIn(type, range));
+  return { graph: subgraph({ ...segment, types }, nodes, inputs, named), inputs };
 }
 
-function typeIn({ types }: Graph, value: ValueId, range?: readonly [number, number]): TensorType {
-  const type = types[value] as TensorType;
+function typeIn(type: TensorType, range?: readonly [number, number]): TensorType {
   return range === undefined || type.shape.length === 0 ? type : { ...type, shape: [range[1] - range[0]] };
 }

@@ -8,9 +8,9 @@
  * own at level 0; they move up to the segment that uses them.
  */
 
-import type { Graph, GraphInput, GraphOutput, Node, ValueId } from "../graph/graph.ts";
+import type { Graph, Node, ValueId } from "../graph/graph.ts";
 import type { OpOf } from "../graph/op.ts";
-import type { TensorType } from "../graph/shape.ts";
+import { subgraph } from "../graph/subgraph.ts";
 
 export interface Segment {
   readonly place: string;
@@ -115,37 +115,16 @@ function segmentOf(
   const [first] = nodes as readonly [Node, ...Node[]];
   return {
     place: placeOf(first),
-    graph: subgraph(graph, nodes, inputs, outputs),
+    graph: subgraph(
+      graph,
+      nodes,
+      inputs,
+      outputs.map((value) => ({ name: `%${value}`, value })),
+    ),
     inputs,
     outputs,
     group: first.group,
     phase: first.phase,
     ...(isExchange(first) && { exchange: first }),
   };
-}
-
-function subgraph(
-  graph: Graph,
-  nodes: readonly Node[],
-  inputs: readonly ValueId[],
-  outputs: readonly ValueId[],
-): Graph {
-  const ids = new Map(inputs.map((value, i) => [value, i]));
-  const types = inputs.map((value) => graph.types[value] as TensorType);
-  const named = inputs.map(
-    (value): GraphInput =>
-      graph.inputs[value] ?? { name: `%${value}`, role: "data", group: nodes[0]?.group ?? "" },
-  );
-  const renumbered = nodes.map((node): Node => {
-    const operands = node.inputs.map((value) => ids.get(value) as number);
-    const results = node.outputs.map((value) => {
-      ids.set(value, types.length);
-      return types.push(graph.types[value] as TensorType) - 1;
-    });
-    return { ...node, inputs: operands, outputs: results };
-  });
-  const results = outputs.map(
-    (value): GraphOutput => ({ name: `%${value}`, value: ids.get(value) as number }),
-  );
-  return { inputs: named, nodes: renumbered, outputs: results, types };
 }

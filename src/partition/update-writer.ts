@@ -8,8 +8,9 @@
 
 import { normOutput, scaleOutput, type TrainingStep } from "../autodiff/training-step.ts";
 import { invariant } from "../base/errors.ts";
-import type { Graph, GraphInput, Node, ValueId } from "../graph/graph.ts";
+import type { Graph, GraphInput, ValueId } from "../graph/graph.ts";
 import { sizeOf, type TensorType } from "../graph/shape.ts";
+import { nodesFor } from "../graph/subgraph.ts";
 import { lossOutput } from "../model/forward.ts";
 import type { BufferKind, BufferSpec } from "../program/program.ts";
 import { partOf, type SplitGraph } from "../shard/split-source.ts";
@@ -70,7 +71,7 @@ export class UpdateWriter {
     this.#scales = update.outputs.flatMap(({ name, value }) =>
       partOf(this.#split, name).of === scaleOutput ? [value] : [],
     );
-    const before = ancestorsOf(update, this.#scales);
+    const before = new Set(nodesFor(update, this.#scales));
     const segments = cutSegments(
       update,
       (node) => `${placeOfNode(node, source)} ${before.has(node) ? isBefore : ""}`,
@@ -287,17 +288,6 @@ export class UpdateWriter {
 
 function sameBlock(a: BufferSpec, b: BufferSpec): boolean {
   return JSON.stringify(a.block) === JSON.stringify(b.block);
-}
-
-/** The nodes that some values depend on. */
-function ancestorsOf(graph: Graph, values: readonly ValueId[]): ReadonlySet<Node> {
-  const needed = new Set(values);
-  const nodes = graph.nodes.toReversed().filter((node) => {
-    const isNeeded = node.outputs.some((output) => needed.has(output));
-    if (isNeeded) for (const operand of node.inputs) needed.add(operand);
-    return isNeeded;
-  });
-  return new Set(nodes);
 }
 
 const kinds: { readonly [R in GraphInput["role"]]: BufferKind } = {

@@ -11,7 +11,7 @@
 import { UserError } from "../base/errors.ts";
 import { GraphBuilder } from "../graph/builder.ts";
 import { type Graph, typeOf } from "../graph/graph.ts";
-import { withoutDeadNodes } from "../graph/live-nodes.ts";
+import { withoutDeadNodes } from "../graph/subgraph.ts";
 import { byLoops } from "./by-loops.ts";
 import { unmetDemands } from "./demands.ts";
 import { freeValue } from "./free.ts";
