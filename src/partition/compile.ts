@@ -56,7 +56,7 @@ export function compileTraining(source: CompileSource, layout: Layout, shape: Ba
       : { recompute: new Set(layout.recompute === "full" ? groups : layout.recompute) };
   const steps = forwards.map((graph) => trainingStep(graph, { optimizer: source.optimizer, ...again }));
   const step = steps[0] as TrainingStep;
-  const shared = sharedSource(source, layout, items.shapes[0] ?? shape, shape);
+  const shared = sharedSource(source, layout, first);
   const programs = partition({
     ...shared,
     weights: layout.weights,
@@ -94,7 +94,7 @@ export function compileEvaluation(source: CompileSource, layout: Layout, shape: 
     chunks: 1,
     weights: "fused",
   }).filter(({ phase }) => phase === "F");
-  const shared = sharedSource(source, layout, items.shapes[0] ?? shape, shape);
+  const shared = sharedSource(source, layout, forward(source, items.shapes[0] ?? shape, shape, true));
   const programs = partition({
     ...shared,
     weights: "fused",
@@ -158,8 +158,8 @@ function replicaProblems(layout: Layout, states: readonly StateSpec[]): readonly
   );
 }
 
-/** What a layout says for all replicas and items; how parameters lie follows from the model in training. */
-function sharedSource(source: CompileSource, layout: Layout, item: BatchShape, total: BatchShape) {
+/** What a layout says for all replicas and items; how parameters lie follows from an item's model in training. */
+function sharedSource(source: CompileSource, layout: Layout, training: ForwardGraph) {
   const shared = {
     inputs: source.inputs,
     devices: layout.devices.length,
@@ -169,8 +169,7 @@ function sharedSource(source: CompileSource, layout: Layout, item: BatchShape, t
     numberOf: groupNumbers(layout),
     zero: replicaCount(layout) > 1 ? (layout.zero ?? 0) : 0,
   };
-  const { graph } = forward(source, item, total, true);
-  const settled = settleParameters(graph, splitOptions(shared));
+  const settled = settleParameters(training.graph, splitOptions(shared));
   return { ...shared, settled };
 }
 
