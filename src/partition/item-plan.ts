@@ -3,6 +3,8 @@
 import { sliceWeightGradients } from "../autodiff/slice.ts";
 import { stateNames } from "../autodiff/training-step.ts";
 import type { Graph, GraphInput, Node, Phase, ValueId } from "../graph/graph.ts";
+import { sizeOf, type TensorType } from "../graph/shape.ts";
+import type { Collective } from "../program/program.ts";
 import { noMesh, rankCount } from "../shard/mesh.ts";
 import { splitGroup } from "../shard/sharded.ts";
 import type { SplitGraph } from "../shard/split-source.ts";
@@ -89,17 +91,38 @@ export function devicesOfGroup(
   return ranks.map((rank) => source.deviceOf(source.stageOf(group), rank));
 }
 
+/** The instruction by which one device takes part in an exchange; a sum lies in `into` already. */
+export function exchangeInstruction(
+  { op, inputs, outputs }: NonNullable<Segment["exchange"]>,
+  { types }: Graph,
+  { buffer, into }: { readonly buffer: number; readonly into: number },
+  meeting: Pick<Collective, "group" | "ranks" | "phase" | "item">,
+): Collective {
+  if (op.kind === "all-reduce") return { kind: "all-reduce", reduce: op.reduce, buffer: into, ...meeting };
+  const parts = op.kind === "all-gather" ? inputs : outputs;
+  const sizes = parts.map((value) => sizeOf((types[value] as TensorType).shape));
+  return { kind: op.kind, buffer, into, sizes, ...meeting };
+}
+
+/** The devices that hold a stage together, by rank. */
+export function devicesOfStage(
+  stage: number,
+  { deviceOf, meshes }: Pick<ReplicaSource, "deviceOf" | "meshes">,
+): readonly number[] {
+  return Array.from({ length: rankCount(meshes[stage] ?? noMesh) }, (_, rank) => deviceOf(stage, rank));
+}
+
 /** What a run of a group of the split graph on a device says of its place: the rank only where the stage has several. */
 export function runPlace(
   name: string,
   device: number,
-  { stageOf, deviceOf, meshes }: Pick<ReplicaSource, "stageOf" | "deviceOf" | "meshes">,
+  source: Pick<ReplicaSource, "stageOf" | "deviceOf" | "meshes">,
 ): { readonly stage: number; readonly rank?: number; readonly group: string } {
   const { group } = splitGroup(name);
-  const stage = stageOf(group);
-  const count = rankCount(meshes[stage] ?? noMesh);
-  const rank = Array.from({ length: count }, (_, i) => i).find((i) => deviceOf(stage, i) === device);
-  return { stage, ...(count > 1 && rank !== undefined && { rank }), group };
+  const stage = source.stageOf(group);
+  const devices = devicesOfStage(stage, source);
+  const rank = devices.indexOf(device);
+  return { stage, ...(devices.length > 1 && rank >= 0 && { rank }), group };
 }
 
 function stageOfGroup(name: string, { stageOf }: Pick<ReplicaSource, "stageOf">): number {

@@ -3,15 +3,22 @@
 import { stateNames } from "../autodiff/training-step.ts";
 import { invariant } from "../base/errors.ts";
 import type { GraphInput, ValueId } from "../graph/graph.ts";
-import { showType, sizeOf, type TensorType } from "../graph/shape.ts";
+import { showType, type TensorType } from "../graph/shape.ts";
 import { lossOutput } from "../model/forward.ts";
 import type { BufferSpec, ItemId } from "../program/program.ts";
 import type { Action } from "../schedule/action.ts";
-import { rankCount } from "../shard/mesh.ts";
 import { partOf } from "../shard/split-source.ts";
 import type { DeviceWriter } from "./device-writer.ts";
 import { ItemBuffers } from "./item-buffers.ts";
-import { devicesOfGroup, type ItemPlan, planItem, runPlace, segmentsOf } from "./item-plan.ts";
+import {
+  devicesOfGroup,
+  devicesOfStage,
+  exchangeInstruction,
+  type ItemPlan,
+  planItem,
+  runPlace,
+  segmentsOf,
+} from "./item-plan.ts";
 import type { Mail } from "./mail.ts";
 import type { Segment } from "./segments.ts";
 import type { OwnGradient, SharedGradients } from "./shared-gradients.ts";
@@ -108,34 +115,26 @@ export class ItemWriter {
 
   /** Whether a device is one of the mesh of a stage: it waits within the same action. */
   #isBeside(stage: number, device: number): boolean {
-    const mesh = this.#source.meshes[stage] ?? { axes: [] };
-    return Array.from({ length: rankCount(mesh) }, (_, rank) => this.#source.deviceOf(stage, rank)).includes(
-      device,
-    );
+    return devicesOfStage(stage, this.#source).includes(device);
   }
 
   /** What the devices of a mesh exchange: each takes part with the operand and the result of its rank. */
   #exchange(
     device: number,
     ranks: readonly number[],
-    { op, inputs, outputs, phase }: NonNullable<Segment["exchange"]>,
+    exchange: NonNullable<Segment["exchange"]>,
     action: Action,
   ): void {
     const writer = this.#writer(device);
     const plan = this.#planOf(action);
+    const { op, inputs, outputs, phase } = exchange;
     const at = ranks.indexOf(device);
     const [from, to] = [inputs[at] as ValueId, outputs[at] as ValueId];
     const buffer = this.#input(writer, from, action, false);
     const meeting = { group: this.#source.numberOf(ranks), ranks, phase, item: itemOf(action) };
     const into = this.#buffers.item(writer, plan, to, action);
-    if (op.kind === "all-reduce") {
-      if (into !== buffer) this.#copy(writer, from, buffer, into, action);
-      writer.add({ kind: "all-reduce", reduce: op.reduce, buffer: into, ...meeting });
-      return;
-    }
-    const parts = op.kind === "all-gather" ? inputs : outputs;
-    const sizes = parts.map((value) => sizeOf((plan.graph.types[value] as TensorType).shape));
-    writer.add({ kind: op.kind, buffer, into, sizes, ...meeting });
+    if (op.kind === "all-reduce" && into !== buffer) this.#copy(writer, from, buffer, into, action);
+    writer.add(exchangeInstruction(exchange, plan.graph, { buffer, into }, meeting));
   }
 
   /** A copy of what is needed again before it is replaced by a sum. */

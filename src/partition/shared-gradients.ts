@@ -8,12 +8,12 @@
 
 import { invariant } from "../base/errors.ts";
 import type { Graph, ValueId } from "../graph/graph.ts";
-import { sizeOf, type TensorType } from "../graph/shape.ts";
+import type { TensorType } from "../graph/shape.ts";
 import type { ItemId, Run } from "../program/program.ts";
 import { partOf, type SplitGraph } from "../shard/split-source.ts";
 import { splitSum } from "../shard/step.ts";
 import type { DeviceWriter } from "./device-writer.ts";
-import { devicesOfGroup, placeOfNode, splitOptions, sumsInPlace } from "./item-plan.ts";
+import { devicesOfGroup, exchangeInstruction, placeOfNode, splitOptions, sumsInPlace } from "./item-plan.ts";
 import { cutSegments, type Segment } from "./segments.ts";
 import type { ReplicaSource } from "./source.ts";
 import { type Target, TargetGraphs } from "./target-graph.ts";
@@ -76,23 +76,16 @@ export class SharedGradients {
   #exchange(
     writer: DeviceWriter,
     plan: SumPlan,
-    { op, inputs, outputs }: NonNullable<Segment["exchange"]>,
+    exchange: NonNullable<Segment["exchange"]>,
     ranks: readonly number[],
     gradient: OwnGradient,
   ): void {
     const rank = ranks.indexOf(writer.device);
     const { phase, item } = gradient.run;
     const meeting = { group: this.#source.numberOf(ranks), ranks, phase, ...(item && { item }) };
-    const buffer = bufferOf(writer, plan, inputs[rank] as ValueId, gradient);
-    if (op.kind === "all-reduce") {
-      writer.add({ kind: "all-reduce", reduce: op.reduce, buffer, ...meeting });
-      return;
-    }
-    const { types } = plan.split.graph;
-    const parts = op.kind === "all-gather" ? inputs : outputs;
-    const sizes = parts.map((value) => sizeOf((types[value] as TensorType).shape));
-    const into = bufferOf(writer, plan, outputs[rank] as ValueId, gradient);
-    writer.add({ kind: op.kind, buffer, into, sizes, ...meeting });
+    const buffer = bufferOf(writer, plan, exchange.inputs[rank] as ValueId, gradient);
+    const into = bufferOf(writer, plan, exchange.outputs[rank] as ValueId, gradient);
+    writer.add(exchangeInstruction(exchange, plan.split.graph, { buffer, into }, meeting));
   }
 
   #planOf(split: SplitGraph, { name, run: { group } }: OwnGradient): SumPlan {

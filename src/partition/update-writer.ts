@@ -9,7 +9,7 @@
 import { normOutput, scaleOutput, type TrainingStep } from "../autodiff/training-step.ts";
 import { invariant } from "../base/errors.ts";
 import type { Graph, GraphInput, ValueId } from "../graph/graph.ts";
-import { sizeOf, type TensorType } from "../graph/shape.ts";
+import type { TensorType } from "../graph/shape.ts";
 import { nodesFor } from "../graph/subgraph.ts";
 import { lossOutput } from "../model/forward.ts";
 import type { BufferKind, BufferSpec } from "../program/program.ts";
@@ -17,7 +17,14 @@ import { partOf, type SplitGraph } from "../shard/split-source.ts";
 import { splitUpdate } from "../shard/step.ts";
 import { lossMaker } from "./add-up.ts";
 import type { DeviceWriter } from "./device-writer.ts";
-import { devicesOfGroup, placeOfNode, runPlace, splitOptions, sumsInPlace } from "./item-plan.ts";
+import {
+  devicesOfGroup,
+  exchangeInstruction,
+  placeOfNode,
+  runPlace,
+  splitOptions,
+  sumsInPlace,
+} from "./item-plan.ts";
 import type { Mail } from "./mail.ts";
 import { cutSegments, type Segment } from "./segments.ts";
 import type { ReplicaSource } from "./source.ts";
@@ -159,12 +166,10 @@ export class UpdateWriter {
   }
 
   /** What the devices of a mesh exchange. */
-  #exchange({ group, place }: Segment, { op, inputs, outputs }: NonNullable<Segment["exchange"]>): void {
+  #exchange({ group, place }: Segment, exchange: NonNullable<Segment["exchange"]>): void {
+    const { op, inputs, outputs } = exchange;
     const isLate = !place.endsWith(isBefore);
     const ranks = devicesOfGroup(group, this.#source);
-    const sizes = (op.kind === "all-gather" ? inputs : outputs).map((value) =>
-      sizeOf((this.#update.types[value] as TensorType).shape),
-    );
     const meeting = { group: this.#source.numberOf(ranks), ranks, phase: "U" as const };
     ranks.forEach((device, i) => {
       const writer = this.#writers[device] as DeviceWriter;
@@ -172,11 +177,11 @@ export class UpdateWriter {
       if (isLate) this.#guard(writer);
       const [lasting] = this.#lasting(outputs[i] as ValueId);
       const into = writer.buffer(lasting ?? this.#specOf(outputs[i] as ValueId, device));
-      if (op.kind !== "all-reduce") writer.add({ kind: op.kind, buffer, into, sizes, ...meeting });
-      else {
-        invariant(into === buffer, "what is summed in the update is summed in place");
-        writer.add({ kind: "all-reduce", reduce: op.reduce, buffer, ...meeting });
-      }
+      invariant(
+        op.kind !== "all-reduce" || into === buffer,
+        "what is summed in the update is summed in place",
+      );
+      writer.add(exchangeInstruction(exchange, this.#update, { buffer, into }, meeting));
     });
   }
 
