@@ -144,11 +144,9 @@ export class GroupMember implements Group, Lane, Workspace {
   }
 
   allReduce(data: Numbers, reduction: Reduction, label?: string): Transfer {
-    const offset = this.#offsetInRegion(data);
-    const call = this.#prepare(offset === undefined ? "all-reduce" : "all-reduce in place", label);
+    const call = this.#prepareOver("all-reduce", data, label);
     call.values = data;
     call.reduction = reduction;
-    call.offset = offset ?? 0;
     return this.#start(call, data.byteLength);
   }
 
@@ -159,9 +157,7 @@ export class GroupMember implements Group, Lane, Workspace {
     reduction: Reduction,
     label?: string,
   ): Transfer {
-    const offset = this.#offsetInRegion(data);
-    const call = this.#prepare(offset === undefined ? "reduce-scatter" : "reduce-scatter in place", label);
-    call.offset = offset ?? 0;
+    const call = this.#prepareOver("reduce-scatter", data, label);
     this.#expect(call, "counts", counts.length, this.members);
     this.#expect(call, "elements", data.length, sum(counts));
     this.#expect(call, "elements of the result", into.length, counts[this.index] ?? 0);
@@ -174,9 +170,7 @@ export class GroupMember implements Group, Lane, Workspace {
   }
 
   allGather(data: Uint8Array, bytes: readonly number[], into: Uint8Array, label?: string): Transfer {
-    const offset = this.#offsetInRegion(into);
-    const call = this.#prepare(offset === undefined ? "all-gather" : "all-gather in place", label);
-    call.offset = offset ?? 0;
+    const call = this.#prepareOver("all-gather", into, label);
     this.#expect(call, "counts", bytes.length, this.members);
     this.#expect(call, "bytes", data.length, bytes[this.index] ?? 0);
     this.#expect(call, "bytes of the result", into.length, sum(bytes));
@@ -260,6 +254,18 @@ export class GroupMember implements Group, Lane, Workspace {
     } else {
       combine(reduction, into, from, at, count);
     }
+  }
+
+  /** A call over `whole`, which all members hold: in place where that lies in their regions. */
+  #prepareOver(
+    kind: "all-reduce" | "reduce-scatter" | "all-gather",
+    whole: Numbers | Uint8Array,
+    label: string | undefined,
+  ): Collective {
+    const offset = this.#offsetInRegion(whole);
+    const call = this.#prepare(offset === undefined ? kind : `${kind} in place`, label);
+    call.offset = offset ?? 0;
+    return call;
   }
 
   /** Where in the own region an array lies; undefined where it does not. */
