@@ -34,6 +34,11 @@ export function coordinate({ axes }: Mesh, rank: number, axis: SplitAxis): numbe
   return Math.floor(rank / inner) % (axes[at]?.size ?? 1);
 }
 
+/** Whether a rank is the first along some axes: the one that adds what is to be added once. */
+export function isFirstAlong(mesh: Mesh, rank: number, axes: readonly SplitAxis[]): boolean {
+  return axes.every((axis) => coordinate(mesh, rank, axis) === 0);
+}
+
 /** The ranks that differ only along `over`, set by set, each in order; every rank is in one set. */
 export function ranksAlong(mesh: Mesh, over: readonly SplitAxis[]): readonly (readonly number[])[] {
   const sets = new Map<string, number[]>();

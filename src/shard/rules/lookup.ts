@@ -18,7 +18,16 @@ import {
 import type { Tensor } from "../../graph/tensor.ts";
 import { splitWeight } from "../choose.ts";
 import { onEach, type Sharded } from "../sharded.ts";
-import { axesOf, type Factor, type Factors, isSplit, type Sharding, shareOf, whole } from "../sharding.ts";
+import {
+  axesOf,
+  type Factor,
+  type Factors,
+  isSplit,
+  type Sharding,
+  shareOf,
+  sizeOfFactors,
+  whole,
+} from "../sharding.ts";
 import type { Site, SplitRule, SplitRules } from "../site.ts";
 
 const gather: SplitRule = (site) => {
@@ -70,7 +79,7 @@ const scatter: SplitRule = ({ node, place, values, operands, results, tables }) 
   const [result] = results;
   if (rows === undefined || indexType === undefined || type === undefined || result === undefined)
     return undefined;
-  if (rows.reduce((product, { size }) => product * size, 1) !== result.shape[0]) return undefined;
+  if (sizeOfFactors(rows) !== result.shape[0]) return undefined;
   const { dims: lead } = values.shardingOf(indices, place) ?? whole(indexType.shape);
   const tail = whole(type.shape).dims.slice(lead.length);
   const wanted = values.get(indices, place, { dims: lead, partial: [] });

@@ -24,7 +24,7 @@ import {
 } from "../../graph/functions.ts";
 import { sizeOf } from "../../graph/shape.ts";
 import type { Tensor } from "../../graph/tensor.ts";
-import { coordinate } from "../mesh.ts";
+import { isFirstAlong } from "../mesh.ts";
 import { eachRank, onEach, partsAt, type Sharded, together } from "../sharded.ts";
 import { axesOf, type Factor, type Factors, isSplit, type Sharding, shareOf } from "../sharding.ts";
 import type { Site, SplitRule, SplitRules } from "../site.ts";
@@ -72,8 +72,7 @@ const crossEntropy: SplitRule = (site) => {
     const [start] = shareOf(classes[0] as Factor, mesh, rank);
     const local = add(target, constant(target.scope, "i32", [], -start));
     const less = neg(take(part, local));
-    const isFirst = axes.every((axis) => coordinate(mesh, rank, axis) === 0);
-    const loss = isFirst ? add(less, total) : less;
+    const loss = isFirstAlong(mesh, rank, axes) ? add(less, total) : less;
     const isIgnored = equal(target, constant(target.scope, "i32", [], ignore));
     const share = exp(sub(logSum, reshape(total, logSum.shape)));
     return [where(isIgnored, scalar(loss, 0), loss), mul(shares, share)];

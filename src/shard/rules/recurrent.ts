@@ -181,29 +181,48 @@ function forward(site: Site, kind: "lstm-step" | "gru-step"): readonly Sharded[]
   ];
 }
 
-/** Operands of the derivative of an LSTM: u, f, Mi, Mf, Mg, Mo, K, dh, d(last h), d(last c). */
-const lstmGrad: SplitRule = (site) => {
-  const { node, place, values, operands, results } = site;
-  const found = unitsOf(site, 0, 4);
+/** What the derivatives of both have in common: operands are u, then factors that forward has saved, dh, and gradients of last states. */
+function gradientGiven(site: Site, blocks: 3 | 4) {
+  const { node, place, values, operands } = site;
+  const found = unitsOf(site, 0, blocks);
   if (found === undefined) return undefined;
-  const { units, gates } = found;
-  const [steps, batch, hidden] = (operands[1] as TensorType).shape as [number, number, number];
+  const { dtype, shape } = operands[1] as TensorType;
+  const [steps, batch, hidden] = shape as [number, number, number];
   const [u, ...others] = node.inputs as [number, ...number[]];
-  const recurrent = values.get(u, place, laid(gates, all(hidden))).parts;
-  const own = laid(all(steps), all(batch), units);
-  const sequences = others.slice(0, 7).map((value) => values.get(value, place, own).parts);
-  const [arrivingSteps = [], ...factors] = [sequences[6] ?? [], ...sequences.slice(0, 6)].map((parts) =>
+  const own = laid(all(steps), all(batch), found.units);
+  const saved = blocks + 2;
+  const byStep = others.slice(0, saved + 1).map((value) => values.get(value, place, own).parts);
+  const [arriving = [], ...factors] = [byStep[saved] ?? [], ...byStep.slice(0, saved)].map((parts) =>
     stepsOfAll(site, parts),
   );
-  const state = laid(all(batch), units);
+  const type: TensorType = { dtype, shape: [batch, hidden] };
+  const recurrent = values.get(u, place, laid(found.gates, all(hidden))).parts;
+  return {
+    ...found,
+    steps,
+    batch,
+    recurrent,
+    factors,
+    arriving,
+    state: laid(all(batch), found.units),
+    type,
+    others,
+  };
+}
+
+/** Operands of the derivative of an LSTM: u, f, Mi, Mf, Mg, Mo, K, dh, d(last h), d(last c). */
+const lstmGrad: SplitRule = (site) => {
+  const { place, values, results } = site;
+  const given = gradientGiven(site, 4);
+  if (given === undefined) return undefined;
+  const { units, gates, steps, batch, recurrent, factors, arriving: dh, state, type, others } = given;
   let fromLater = values.get(others[7] as number, place, state).parts;
   let dc = values.get(others[8] as number, place, state).parts;
-  const type: TensorType = { dtype: (operands[1] as TensorType).dtype, shape: [batch, hidden] };
   const dz: (readonly Tensor[])[] = [];
   let product: Sharded | undefined;
   for (let t = steps - 1; t >= 0; t--) {
     const made = eachRank(place, (rank) => {
-      const arriving = add(arrivingSteps[rank]?.[t] as Tensor, fromLater[rank] as Tensor);
+      const arriving = add(dh[rank]?.[t] as Tensor, fromLater[rank] as Tensor);
       const local = factors.map((parts) => parts[rank]?.[t] as Tensor);
       return place.builder.apply({ kind: "lstm-step-grad" }, [...local, arriving, dc[rank] as Tensor]);
     });
@@ -220,26 +239,16 @@ const lstmGrad: SplitRule = (site) => {
 
 /** Operands of the derivative of a GRU: u, r, a, Mr, Ma, Mn, dh, d(last h). */
 const gruGrad: SplitRule = (site) => {
-  const { node, place, values, operands, results } = site;
-  const found = unitsOf(site, 0, 3);
-  if (found === undefined) return undefined;
-  const { units, gates } = found;
-  const [steps, batch, hidden] = (operands[1] as TensorType).shape as [number, number, number];
-  const [u, ...others] = node.inputs as [number, ...number[]];
-  const recurrent = values.get(u, place, laid(gates, all(hidden))).parts;
-  const own = laid(all(steps), all(batch), units);
-  const sequences = others.slice(0, 6).map((value) => values.get(value, place, own).parts);
-  const [arrivingSteps = [], ...factors] = [sequences[5] ?? [], ...sequences.slice(0, 5)].map((parts) =>
-    stepsOfAll(site, parts),
-  );
-  const state = laid(all(batch), units);
-  const type: TensorType = { dtype: (operands[1] as TensorType).dtype, shape: [batch, hidden] };
+  const { place, values, results } = site;
+  const given = gradientGiven(site, 3);
+  if (given === undefined) return undefined;
+  const { units, gates, steps, batch, recurrent, factors, arriving: dh, state, type, others } = given;
   let fromLater = values.get(others[6] as number, place, state).parts;
   const [dz, dq]: [(readonly Tensor[])[], (readonly Tensor[])[]] = [[], []];
   for (let t = steps - 1; t >= 0; t--) {
     const later = fromLater;
     const made = eachRank(place, (rank) => {
-      const arriving = add(arrivingSteps[rank]?.[t] as Tensor, later[rank] as Tensor);
+      const arriving = add(dh[rank]?.[t] as Tensor, later[rank] as Tensor);
       const local = factors.map((parts) => parts[rank]?.[t] as Tensor);
       return place.builder.apply({ kind: "gru-step-grad" }, [...local, arriving]);
     });

@@ -4,7 +4,7 @@ import { constant, mul } from "../../graph/functions.ts";
 import { sizeOf } from "../../graph/shape.ts";
 import type { Tensor } from "../../graph/tensor.ts";
 import { byLoops } from "../by-loops.ts";
-import { coordinate, type SplitAxis } from "../mesh.ts";
+import { isFirstAlong, type SplitAxis } from "../mesh.ts";
 import { onEach, type Sharded, together } from "../sharded.ts";
 import { axesOf } from "../sharding.ts";
 import type { Site, SplitRule, SplitRules } from "../site.ts";
@@ -58,9 +58,8 @@ const add: SplitRule = ({ node, place, values, uses, results }) => {
   const left = values.get(sum, place, { dims: [], partial: axes });
   const right = values.whole(other, place);
   const parts = onEach(place, (rank) => {
-    const isFirst = axes.every((axis) => coordinate(place.mesh, rank, axis) === 0);
     const part = left.parts[rank] as Tensor;
-    return isFirst
+    return isFirstAlong(place.mesh, rank, axes)
       ? (place.builder.apply({ kind: "add" }, [part, right.parts[rank] as Tensor])[0] as Tensor)
       : part;
   });
