@@ -3,6 +3,8 @@
 import { type TrainingStep, trainingStep } from "../autodiff/training-step.ts";
 import { invariant, UserError } from "../base/errors.ts";
 import { flowsOf } from "../cost/flow.ts";
+import { typicalRates } from "../cost/node-work.ts";
+import { estimatedWork, type StageCosts } from "../cost/stage-work.ts";
 import type { BatchShape } from "../data/dataset.ts";
 import type { DType } from "../graph/dtype.ts";
 import { layoutProblems, modelProblems } from "../layout/check.ts";
@@ -14,7 +16,7 @@ import type { Optimizer } from "../model/optimizer.ts";
 import type { Program } from "../program/program.ts";
 import { assertPrograms } from "../program/verify.ts";
 import { allActions, type Schedule } from "../schedule/action.ts";
-import { scheduleSpec } from "../schedule/layout-spec.ts";
+import { orderingCosts, scheduleSpec } from "../schedule/layout-spec.ts";
 import { schedule } from "../schedule/schedule.ts";
 import type { Mesh } from "../shard/mesh.ts";
 import { settleParameters } from "../shard/settle.ts";
@@ -57,12 +59,13 @@ export function compileTraining(source: CompileSource, layout: Layout, shape: Ba
   const steps = forwards.map((graph) => trainingStep(graph, { optimizer: source.optimizer, ...again }));
   const step = steps[0] as TrainingStep;
   const shared = sharedSource(source, layout, first);
+  const costs = orderingCosts(estimatedWork(step, typicalRates), layout);
   const programs = partition({
     ...shared,
     weights: layout.weights,
     replicas: items.slices.map((slices, replica) => ({
       ...ownSteps(steps, slices),
-      schedule: scheduleOf(layout, replica, slices),
+      schedule: scheduleOf(layout, replica, slices, costs),
       deviceOf: (stage, rank) => deviceAt(layout, stage, replica, rank),
     })),
   });
@@ -185,8 +188,13 @@ function stageFinder(layout: Layout): (group: string) => number {
 }
 
 /** The actions of every device for the items of one replica; none on the devices of the others. */
-function scheduleOf(layout: Layout, replica: number, items: readonly (readonly ItemSlice[])[]): Schedule {
-  const spec = scheduleSpec(layout, items.length, items[0]?.length ?? 1);
+function scheduleOf(
+  layout: Layout,
+  replica: number,
+  items: readonly (readonly ItemSlice[])[],
+  costs: readonly StageCosts[],
+): Schedule {
+  const spec = scheduleSpec(layout, items.length, items[0]?.length ?? 1, costs);
   const order = schedule(spec);
   const positions = new Map(
     layout.stages.flatMap((_, stage) =>

@@ -204,7 +204,8 @@ function named(stages: Cut["stages"], kinds: readonly Kind[]): readonly Balanced
   });
 }
 
-function prefixSums(values: readonly number[]): readonly number[] {
+/** 0, then the sum of the first, of the first two, and so on. */
+export function prefixSums(values: readonly number[]): readonly number[] {
   const sums = [0];
   for (const value of values) sums.push((sums.at(-1) ?? 0) + value);
   return sums;

@@ -2,14 +2,15 @@
 
 import { UserError } from "../base/errors.ts";
 import { flowsOf, incomingBytes } from "../cost/flow.ts";
+import type { ItemWork } from "../cost/stage-work.ts";
 import type { BatchShape } from "../data/dataset.ts";
 import type { LayoutStage, ScheduleName, WeightTiming } from "../layout/layout.ts";
 import { hasBranches, runsOf, stagesOf, unitsInOrder } from "../layout/order.ts";
 import { groupsOf } from "../partition/compile.ts";
 import { schedule, specProblems } from "../schedule/schedule.ts";
-import { type Balance, type BalanceUnit, balance, type PlanDevice } from "./balance.ts";
+import { type Balance, type BalanceUnit, balance, type PlanDevice, prefixSums, speedOf } from "./balance.ts";
 import { branchAssignments } from "./branches.ts";
-import { groupSeconds, type ItemWork, recurrentGroups, type WorkBook } from "./item-work.ts";
+import { groupSeconds, recurrentGroups, type WorkBook } from "./item-work.ts";
 import { type ItemsAlive, itemsAlive, stageMemory, totalBytes } from "./predict.ts";
 
 /** How the items of a mini-batch stream through the stages. */
@@ -88,8 +89,14 @@ export interface Placement {
 /** Placements by balance, under memory limits that depend on the way to stream; or why none fits. */
 export type Placer = (way: Streaming) => readonly Placement[] | Extract<Balance, { readonly fits: false }>;
 
+/** The placements of one mini-batch's work, and the units that they place, in the order in which values flow. */
+export interface Placements {
+  readonly units: readonly (readonly string[])[];
+  readonly place: Placer;
+}
+
 /** Chooses the placements of one mini-batch's work. */
-export function placer(source: PlacementSource): Placer {
+export function placements(source: PlacementSource): Placements {
   const { book, devices, shape } = source;
   const work = book.item(shape, shape);
   const flows = book.flows(work);
@@ -114,12 +121,55 @@ export function placer(source: PlacementSource): Placer {
     : [];
   const isLimited = devices.some(({ memory }) => memory !== undefined);
   const free = isLimited ? undefined : balance(problem);
-  return (way) => {
-    const found = free ?? balance({ ...problem, memory: rangeMemory(source, way, groupsIn) });
-    if (!found.fits) return branches.length > 0 ? branches : found;
-    const holder = (unit: number) => found.stages.find(({ from, to }) => from <= unit && unit < to);
-    return [place((unit) => holder(unit)?.device.name), ...branches];
+  const inTurns = (chosen: readonly PlanDevice[]): readonly Placement[] =>
+    branches.length > 0
+      ? []
+      : turns.flatMap((count) => {
+          const deviceOf = cutInTurns(units, chosen, Math.round(count * chosen.length));
+          return deviceOf === undefined ? [] : [place((unit) => deviceOf[unit]?.name)];
+        });
+  return {
+    units: named,
+    place: (way) => {
+      const found = free ?? balance({ ...problem, memory: rangeMemory(source, way, groupsIn) });
+      if (!found.fits) return branches.length > 0 ? branches : found;
+      const holder = (unit: number) => found.stages.find(({ from, to }) => from <= unit && unit < to);
+      return [
+        place((unit) => holder(unit)?.device.name),
+        ...branches,
+        ...(takesTurns(way) ? inTurns(found.stages.map(({ device }) => device)) : []),
+      ];
+    },
   };
+}
+
+/** How often devices come in turn, where they hold several stages; with a half, the first ones come once more. */
+const turns: readonly number[] = [1.5, 2, 2.5, 3];
+
+/** Whether devices may hold several stages: the pipeline fills sooner, and more is sent. */
+function takesTurns({ schedule: name }: Streaming): boolean {
+  return name === "interleaved-1f1b" || name === "wavefront";
+}
+
+/**
+ * The device of every unit when devices come in turn, with work by their speeds: a unit goes where its middle falls. Undefined where a
+ * stage would stay empty.
+ */
+function cutInTurns(
+  units: readonly BalanceUnit[],
+  devices: readonly PlanDevice[],
+  count: number,
+): readonly PlanDevice[] | undefined {
+  const stages = Array.from({ length: count }, (_, i) => devices[i % devices.length] as PlanDevice);
+  const ends = prefixSums(stages.map(speedOf)).slice(1);
+  const work = prefixSums(units.map(({ seconds }) => seconds));
+  const scale = (ends.at(-1) ?? 0) / (work.at(-1) ?? 0);
+  const stageOf = units.map(({ seconds }, i) => {
+    const middle = ((work[i] ?? 0) + seconds / 2) * scale;
+    return ends.findIndex((end) => middle < end);
+  });
+  const isFull = stages.length > devices.length && new Set(stageOf).size === stages.length;
+  return isFull ? stageOf.map((stage) => stages[stage] as PlanDevice) : undefined;
 }
 
 /** Devices in the order in which `stages` use them first. */

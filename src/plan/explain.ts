@@ -4,7 +4,7 @@ import type { BatchShape } from "../data/dataset.ts";
 import type { Layout } from "../layout/layout.ts";
 import { type PlanDevice, speedOf } from "./balance.ts";
 import { groupSeconds, type WorkBook } from "./item-work.ts";
-import { type Prediction, totalBytes } from "./predict.ts";
+import { type DeviceMemory, type Prediction, totalBytes } from "./predict.ts";
 
 export interface ChoiceFacts {
   readonly layout: Layout;
@@ -12,6 +12,7 @@ export interface ChoiceFacts {
   readonly seconds: number;
   readonly oneDeviceSeconds: number;
   readonly prediction: Prediction;
+  readonly memory: readonly DeviceMemory[];
   readonly book: WorkBook;
   readonly shape: BatchShape;
 }
@@ -34,22 +35,22 @@ export function showBytes(bytes: number): string {
 }
 
 function placeSentence(facts: ChoiceFacts, name: string, i: number): string {
-  const { layout, devices, prediction, book, shape } = facts;
+  const { layout, devices, book, shape } = facts;
   const seconds = groupSeconds(book.item(shape, shape));
   const timeOf = (groups: readonly string[]): number =>
     groups.reduce((sum, group) => {
       const { F, B, W } = seconds.get(group) ?? { F: 0, B: 0, W: 0 };
       return sum + F + B + W;
     }, 0);
-  const held = layout.stages.flatMap((stage) => (stage.devices.includes(name) ? stage.groups : []));
-  const share = timeOf(held) / timeOf(layout.stages.flatMap(({ groups }) => groups));
+  const held = layout.stages.flatMap((stage) => (stage.devices.includes(name) ? [stage.groups] : []));
+  const share = timeOf(held.flat()) / timeOf(layout.stages.flatMap(({ groups }) => groups));
   const device = devices.find((candidate) => candidate.name === name);
   const isSpecial = devices.some((other) => device !== undefined && speedOf(other) !== speedOf(device));
   const speed = device !== undefined && isSpecial ? ` at speed ${speedOf(device)}` : "";
   const limit = device?.memory === undefined ? "" : ` of ${showBytes(device.memory)}`;
-  const memory = prediction.memory[i];
+  const memory = facts.memory[i];
   const bytes = showBytes(memory === undefined ? 0 : totalBytes(memory));
-  return `${name}${speed} holds ${shorten(held)}: ${percent(share)} of the work and ${bytes}${limit}.`;
+  return `${name}${speed} holds ${held.map(shorten).join(", and then ")}: ${percent(share)} of the work and ${bytes}${limit}.`;
 }
 
 function unusedSentences({ layout, devices }: ChoiceFacts): readonly string[] {
@@ -61,7 +62,7 @@ function unusedSentences({ layout, devices }: ChoiceFacts): readonly string[] {
   ];
 }
 
-function streamSentence({ devices, microBatches, chunks, schedule, weights }: Layout): string {
+function streamSentence({ devices, stages, microBatches, chunks, schedule, weights }: Layout): string {
   if (devices.length === 1) return "There is one device, so nothing streams.";
   const items = microBatches * chunks;
   if (items === 1)
@@ -70,7 +71,10 @@ function streamSentence({ devices, microBatches, chunks, schedule, weights }: La
     ...(microBatches > 1 ? [`${microBatches} micro-batches`] : []),
     ...(chunks > 1 ? [`${chunks} chunks of time`] : []),
   ];
-  return `A mini-batch streams as ${items} items (${cut.join(" x ")}) in the order ${schedule}; ${weightSentences[weights]}.`;
+  const streams = `A mini-batch streams as ${items} items (${cut.join(" x ")}) in the order ${schedule}; ${weightSentences[weights]}.`;
+  return stages.length > devices.length
+    ? `${streams} Devices take several stages in turn, so that each waits less for the first and the last item.`
+    : streams;
 }
 
 const weightSentences: { readonly [W in Layout["weights"]]: string } = {

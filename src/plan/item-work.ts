@@ -1,15 +1,22 @@
 /** Time and memory of the items of a mini-batch, for any cut into items and any placement of groups; steps are built once per shape. */
 
-import { type TrainingStep, trainingStep } from "../autodiff/training-step.ts";
+import { trainingStep } from "../autodiff/training-step.ts";
 import { type Flow, stepFlows } from "../cost/flow.ts";
 import { type PlaceMemory, placeMemory, slicedFor } from "../cost/memory.ts";
-import { type Rates, secondsOf, workOf } from "../cost/node-work.ts";
+import { type Rates, secondsOf, typicalRates, workOf } from "../cost/node-work.ts";
+import {
+  estimatedWork,
+  type ItemWork,
+  type StageCosts,
+  type StageWork,
+  stageWork,
+} from "../cost/stage-work.ts";
 import { type BatchShape, shapeKey } from "../data/dataset.ts";
 import type { Graph } from "../graph/graph.ts";
 import type { Layout, LayoutStage } from "../layout/layout.ts";
 import { buildForward } from "../model/forward.ts";
 import { type CompileSource, groupsOf } from "../partition/compile.ts";
-import type { StageCosts } from "../schedule/wavefront.ts";
+import { orderingCosts } from "../schedule/layout-spec.ts";
 
 /** Measured seconds of one group for the mini-batch `shape` as one item on a device of speed 1, sliced as a place of its own. */
 export type MeasuredCosts = ReadonlyMap<string, StageCosts>;
@@ -22,24 +29,13 @@ export interface WorkOptions {
   readonly measured?: { readonly shape: BatchShape; readonly costs: MeasuredCosts };
 }
 
-/** One item shape in a mini-batch of shape `total`. */
-export interface ItemWork {
-  readonly step: TrainingStep;
-  /** Seconds of each operation of the item graph, on a device of speed 1. */
-  readonly seconds: readonly number[];
-}
-
-/** Seconds of one stage for one item on a device of speed 1, and the groups that run in each phase. */
-export interface StageWork {
-  readonly seconds: StageCosts;
-  readonly groups: StageCosts;
-}
-
 /** The work of items; everything is computed once and remembered. */
 export interface WorkBook {
   item(item: BatchShape, total: BatchShape): ItemWork;
   /** `stageWork` for the stages of a layout. */
   stages(item: ItemWork, stages: readonly LayoutStage[], fused: boolean): readonly StageWork[];
+  /** `orderingCosts` for the items of a layout. */
+  ordering(item: ItemWork, layout: Layout): readonly StageCosts[];
   /** The memory of groups as one stage. */
   memory(item: ItemWork, groups: readonly string[], fused: boolean): PlaceMemory;
   flows(item: ItemWork): readonly Flow[];
@@ -55,6 +51,8 @@ export function workBook(options: WorkOptions): WorkBook {
   const factors = measured && measuredFactors(estimate(measured.shape, measured.shape), measured.costs);
   const scaled = new Memory<ItemWork>();
   const stages = new Memory<readonly StageWork[]>();
+  const typical = new Memory<ItemWork>();
+  const orderings = new Memory<readonly StageCosts[]>();
   const memories = new Memory<PlaceMemory>();
   const flows = new Memory<readonly Flow[]>();
   const updates = new Memory<ReadonlyMap<string, number>>();
@@ -70,6 +68,13 @@ export function workBook(options: WorkOptions): WorkBook {
         );
         return stageWork(item, placed.length, (group) => indices.get(group) ?? -1, fused);
       }),
+    ordering: (item, layout) =>
+      orderings.get(item, JSON.stringify([layout.weights === "fused", layout.stages, layout.devices]), () =>
+        orderingCosts(
+          typical.get(item.step, "", () => estimatedWork(item.step, typicalRates)),
+          layout,
+        ),
+      ),
     memory: (item, groups, fused) =>
       memories.get(item, JSON.stringify([fused, groups]), () =>
         placeMemory(item.step, new Set(groups), fused),
@@ -93,30 +98,6 @@ class Memory<Result> {
     results.set(key, result);
     return result;
   }
-}
-
-/** The work of the stages of a placement, by stage. */
-export function stageWork(
-  { step, seconds }: ItemWork,
-  stages: number,
-  stageOf: (group: string) => number,
-  fused: boolean,
-): readonly StageWork[] {
-  const graph = slicedFor(step, (group) => `${stageOf(group)}`, fused);
-  const sums = Array.from({ length: stages }, () => ({
-    seconds: { F: 0, B: 0, W: 0 },
-    groups: { F: new Set<string>(), B: new Set<string>(), W: new Set<string>() },
-  }));
-  graph.nodes.forEach(({ group, phase }, i) => {
-    const sum = sums[stageOf(group)];
-    if (sum === undefined || phase === "U") return;
-    sum.seconds[phase] += seconds[i] ?? 0;
-    sum.groups[phase].add(group);
-  });
-  return sums.map(({ groups, ...sum }) => ({
-    ...sum,
-    groups: { F: groups.F.size, B: groups.B.size, W: groups.W.size },
-  }));
 }
 
 /** Seconds of F, B and W of each group of a whole mini-batch as one item, on a device of speed 1. */
@@ -144,7 +125,7 @@ function estimateItem(options: WorkOptions, item: BatchShape, total: BatchShape)
     optimizer: source.optimizer,
     ...(groups.length > 0 && { recompute: new Set(groups) }),
   });
-  return { step, seconds: step.item.nodes.map((node) => secondsOf(workOf(step.item, node), rates)) };
+  return estimatedWork(step, rates);
 }
 
 /** Groups with a recurrent layer. */

@@ -13,7 +13,8 @@ import { type PlanDevice, speedOf } from "./balance.ts";
 import {
   chunkChoices,
   type Placement,
-  placer,
+  type Placements,
+  placements,
   type Streaming,
   streamings,
   usedDevices,
@@ -22,13 +23,16 @@ import { layoutModel, scheduleProblems } from "./check-layout.ts";
 import { explain, showBytes } from "./explain.ts";
 import { type MeasuredCosts, type WorkBook, workBook } from "./item-work.ts";
 import {
+  type DeviceMemory,
   type Overheads,
   oneDeviceSeconds,
   type Prediction,
   predict,
+  predictMemory,
   threadOverheads,
   totalBytes,
 } from "./predict.ts";
+import { refine } from "./refine.ts";
 
 export interface PipelineRequest {
   readonly source: CompileSource;
@@ -58,8 +62,9 @@ export interface PipelineChoice {
   readonly seconds: number;
   /** The same on the fastest of the devices alone. */
   readonly oneDeviceSeconds: number;
-  /** For the largest shape. */
+  /** For the largest shape, as is the memory of each device. */
   readonly prediction: Prediction;
+  readonly memory: readonly DeviceMemory[];
 }
 
 /** A layout tried on paper. */
@@ -69,8 +74,9 @@ interface Trial {
   readonly prediction: Prediction;
 }
 
-/** Of ways that differ by less, the plainest is taken. */
+/** Of ways that differ by less, the plainest is taken; of placements, the one with fewer stages. */
 const worthwhile = 0.01;
+const worthManyStages = 0.02;
 
 /**
  * The layout for `request`, and why. Throws a `UserError` when no way to stream is legal, or when no placement fits the devices' memory;
@@ -93,59 +99,71 @@ export function choosePipeline(request: PipelineRequest): PipelineChoice {
   const paper = { book, rates, overheads, devices };
   const average = averageOver(shapes, request.frequencies);
   const refusals = new Refusals();
-  const trials = legalLayouts(request, book, largest, refusals).flatMap((layout): Trial[] => {
-    const prediction = predict(paper, layout, largest);
-    const lack = lackOf(layout, devices, prediction);
+  const options = optionsOf(request, book, largest);
+  const isLegal = legality(request, refusals);
+  const isLimited = devices.some(({ memory }) => memory !== undefined);
+  const attempt = (layout: Layout): Trial | undefined => {
+    if (!isLegal(layout)) return undefined;
+    const lack = isLimited ? lackOf(layout, devices, predictMemory(paper, layout, largest)) : undefined;
     if (lack !== undefined) refusals.lacking(lack.device, lack.needs);
-    if (lack !== undefined) return [];
-    return [{ layout, prediction, seconds: average((shape) => predict(paper, layout, shape).seconds) }];
-  });
-  const best = plainest(trials);
+    if (lack !== undefined) return undefined;
+    const prediction = predict(paper, layout, largest);
+    return { layout, prediction, seconds: average((shape) => predict(paper, layout, shape).seconds) };
+  };
+  const trials = layoutsOf(request, options, refusals).flatMap((layout) => attempt(layout) ?? []);
+  const refined = fastestOfEach(trials).map((trial) =>
+    refine(trial, options.units, (stages) => attempt({ ...trial.layout, stages })),
+  );
+  const best = plainest([...refined, ...trials], options.ways);
   if (best === undefined) throw refusals.error(devices);
   const fastest = Math.max(...devices.map(speedOf));
   const alone = average((shape) => oneDeviceSeconds(book, shape, fastest));
-  const facts = { ...best, oneDeviceSeconds: alone, devices, book, shape: largest };
-  return { ...best, oneDeviceSeconds: alone, reasons: explain(facts) };
+  const memory = predictMemory(paper, best.layout, largest);
+  const choice = { ...best, memory, oneDeviceSeconds: alone };
+  return { ...choice, reasons: explain({ ...choice, devices, book, shape: largest }) };
 }
 
-/** Every layout worth a trial. */
-function legalLayouts(
-  request: PipelineRequest,
-  book: WorkBook,
-  shape: BatchShape,
-  refusals: Refusals,
-): readonly Layout[] {
-  const { source, shapes, microBatches = 1, recompute = "none" } = request;
-  const model = layoutModel(source, shapes);
-  const { place, ways } = optionsOf(request, book, shape);
-  return ways.flatMap((way) => {
-    const placements = place(way);
-    if ("fits" in placements) {
-      refusals.lacking(placements.stage.device, placements.needs);
-      return [];
-    }
-    return placements
-      .map((placement) => layoutOf(placement, way, microBatches, recompute))
-      .filter((layout) => {
-        const problems = [...modelProblems(layout, model), ...scheduleProblems(layout)];
-        if (problems.length > 0) refusals.illegal(problems);
-        return problems.length === 0;
-      });
-  });
+/** What is tried: placements for every way to stream, and the units whose placement may be changed. */
+interface Options extends Placements {
+  readonly ways: readonly Streaming[];
 }
 
 function optionsOf(
   { devices, stages, fixed = {}, microBatches = 1, shapes }: PipelineRequest,
   book: WorkBook,
   shape: BatchShape,
-): { readonly place: ReturnType<typeof placer>; readonly ways: readonly Streaming[] } {
-  const byHand = stages && [{ stages, devices: usedDevices(stages, devices) }];
+): Options {
   const names = stages?.map((stage) => stage.devices[0]) ?? devices.map(({ name }) => name);
   const alone = new Set(names).size === 1;
   const chunks = fixed.chunks === undefined ? (alone ? [1] : chunkChoices(book, shapes)) : [fixed.chunks];
-  return {
-    place: byHand === undefined ? placer({ book, devices, microBatches, shape }) : () => byHand,
-    ways: streamings(chunks, fixed),
+  const ways = streamings(chunks, fixed);
+  if (stages === undefined) return { ...placements({ book, devices, microBatches, shape }), ways };
+  return { units: [], place: () => [{ stages, devices: usedDevices(stages, devices) }], ways };
+}
+
+/** Every layout worth a trial. */
+function layoutsOf(
+  { microBatches = 1, recompute = "none" }: PipelineRequest,
+  { place, ways }: Options,
+  refusals: Refusals,
+): readonly Layout[] {
+  return ways.flatMap((way) => {
+    const placed = place(way);
+    if ("fits" in placed) {
+      refusals.lacking(placed.stage.device, placed.needs);
+      return [];
+    }
+    return placed.map((placement) => layoutOf(placement, way, microBatches, recompute));
+  });
+}
+
+/** Whether a layout is sound for the model and its schedule; what is not is remembered. */
+function legality({ source, shapes }: PipelineRequest, refusals: Refusals): (layout: Layout) => boolean {
+  const model = layoutModel(source, shapes);
+  return (layout) => {
+    const problems = [...modelProblems(layout, model), ...scheduleProblems(layout)];
+    if (problems.length > 0) refusals.illegal(problems);
+    return problems.length === 0;
   };
 }
 
@@ -168,15 +186,44 @@ function layoutOf(
   };
 }
 
-function plainest(trials: readonly Trial[]): Trial | undefined {
-  const fastest = Math.min(...trials.map(({ seconds }) => seconds));
-  return trials.find(({ seconds }) => seconds <= fastest * (1 + worthwhile));
+/** The fastest trials of each number of stages. */
+function fastestOfEach(trials: readonly Trial[]): readonly Trial[] {
+  const counts = new Set(trials.map(({ layout }) => layout.stages.length));
+  return [...counts].flatMap((count) =>
+    trials
+      .filter(({ layout }) => layout.stages.length === count)
+      .toSorted((a, b) => a.seconds - b.seconds)
+      .slice(0, 4),
+  );
+}
+
+/**
+ * Of the fastest trials with so many stages, and of those that are hardly slower, the one that streams in the plainest of `ways`. The
+ * stages are as few as they may be for a speed near the best.
+ */
+function plainest(trials: readonly Trial[], ways: readonly Streaming[]): Trial | undefined {
+  const near = (some: readonly Trial[], tolerance: number): readonly Trial[] => {
+    const limit = Math.min(...some.map(({ seconds }) => seconds)) * (1 + tolerance);
+    return some.filter(({ seconds }) => seconds <= limit);
+  };
+  const stagesOf = ({ layout }: Trial): number => layout.stages.length;
+  const fewest = Math.min(...near(trials, worthManyStages).map(stagesOf));
+  const rank = ({ layout }: Trial): number =>
+    ways.findIndex(
+      ({ chunks, schedule, weights }) =>
+        layout.chunks === chunks && layout.schedule === schedule && layout.weights === weights,
+    );
+  const [best] = near(
+    trials.filter((trial) => stagesOf(trial) === fewest),
+    worthwhile,
+  ).toSorted((a, b) => rank(a) - rank(b) || a.seconds - b.seconds);
+  return best;
 }
 
 function lackOf(
   layout: Layout,
   devices: readonly PlanDevice[],
-  { memory }: Prediction,
+  memory: readonly DeviceMemory[],
 ): { readonly device: PlanDevice; readonly needs: number } | undefined {
   const lacks = layout.devices.flatMap(({ name }, i) => {
     const device = devices.find((candidate) => candidate.name === name);

@@ -5,6 +5,7 @@
 
 import { incomingBytes } from "../cost/flow.ts";
 import type { Rates } from "../cost/node-work.ts";
+import { type ItemWork, type StageWork, stageWork } from "../cost/stage-work.ts";
 import { type BatchShape, shapeKey } from "../data/dataset.ts";
 import { chunksOf, type Layout, positionOfStages, positionsOf } from "../layout/layout.ts";
 import { evenParts } from "../partition/compile.ts";
@@ -14,7 +15,7 @@ import { replay } from "../schedule/replay.ts";
 import { schedule } from "../schedule/schedule.ts";
 import { peakItems } from "../schedule/verify.ts";
 import { type PlanDevice, speedOf } from "./balance.ts";
-import { type ItemWork, type StageWork, stageWork, type WorkBook } from "./item-work.ts";
+import type { WorkBook } from "./item-work.ts";
 
 /** Costs that every item pays whatever it computes. */
 export interface Overheads {
@@ -41,8 +42,6 @@ export interface Prediction {
   readonly seconds: number;
   /** Per device: idle time over the step, from 0 to 1. */
   readonly idle: readonly number[];
-  /** Per device. */
-  readonly memory: readonly DeviceMemory[];
 }
 
 /** Bytes of a device, counted as if all items were as large as the first, and several stages had their most at the same time. */
@@ -58,13 +57,10 @@ export interface DeviceMemory {
  * over a mesh is predicted as if every rank held and did all of it, at the speed of the first.
  */
 export function predict(source: PredictSource, layout: Layout, shape: BatchShape): Prediction {
-  const items = itemsOf(source.book, layout, shape);
+  const { items, first, spec, order } = orderOf(source, layout, shape);
   const stages = layout.stages.map(({ groups }) => new Set(groups));
   const stageOf = (group: string): number => stages.findIndex((groups) => groups.has(group));
-  const [[first]] = items.grid as readonly [readonly [ItemWork]];
   const flows = source.book.flows(first);
-  const spec = scheduleSpec(layout, items.grid.length, items.grid[0]?.length ?? 1);
-  const order = schedule(spec);
   const speeds = layout.stages.map(({ devices: [device = ""] }) =>
     speedOf(source.devices.find(({ name }) => name === device) ?? { name: device, threads: 1 }),
   );
@@ -86,18 +82,36 @@ export function predict(source: PredictSource, layout: Layout, shape: BatchShape
   return {
     seconds,
     idle: layout.devices.map((_, device) => (bubbleOf(device) * run.makespan) / seconds),
-    memory: layout.devices.map(({ name }) => {
-      const held = layout.stages.flatMap(({ devices, groups }, stage) =>
-        devices.includes(name)
-          ? [stageMemory(source.book, first, groups, layout, itemsAlive(order, spec, stage))]
-          : [],
-      );
-      return held.reduce((sum, one) => ({
-        lasting: sum.lasting + one.lasting,
-        activations: sum.activations + one.activations,
-      }));
-    }),
   };
+}
+
+/** What each device of `layout` holds at most on a mini-batch of `shape`. */
+export function predictMemory(
+  source: PredictSource,
+  layout: Layout,
+  shape: BatchShape,
+): readonly DeviceMemory[] {
+  const { first, spec, order } = orderOf(source, layout, shape);
+  return layout.devices.map(({ name }) => {
+    const held = layout.stages.flatMap(({ devices, groups }, stage) =>
+      devices.includes(name)
+        ? [stageMemory(source.book, first, groups, layout, itemsAlive(order, spec, stage))]
+        : [],
+    );
+    return held.reduce((sum, one) => ({
+      lasting: sum.lasting + one.lasting,
+      activations: sum.activations + one.activations,
+    }));
+  });
+}
+
+/** The items of a mini-batch, and the order in which the devices work on them. */
+function orderOf({ book }: PredictSource, layout: Layout, shape: BatchShape) {
+  const items = itemsOf(book, layout, shape);
+  const [[first]] = items.grid as readonly [readonly [ItemWork]];
+  const chunks = items.grid[0]?.length ?? 1;
+  const spec = scheduleSpec(layout, items.grid.length, chunks, book.ordering(first, layout));
+  return { items, first, spec, order: schedule(spec) };
 }
 
 /** Seconds of the whole mini-batch as one item on one device of the given speed. */

@@ -3,10 +3,11 @@
  * numbers, and what it returns is legal by construction (the tests prove it with `verifySchedule`).
  */
 import { UserError } from "../base/errors.ts";
+import type { StageCosts } from "../cost/stage-work.ts";
 import { type ScheduleName, scheduleNames } from "../layout/layout.ts";
 import type { Schedule, StageEdge, Weights, Work } from "./action.ts";
 import { type Grid, gpipe, interleaved, naive, oneForwardOneBackward, zeroBubble } from "./fixed.ts";
-import { type StageCosts, wavefront } from "./wavefront.ts";
+import { wavefront } from "./wavefront.ts";
 
 /** The names of the schedules, as layouts and the command line spell them. */
 export type ScheduleKind = ScheduleName;

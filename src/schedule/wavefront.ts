@@ -6,7 +6,7 @@
  *     device 1 | .    F0.0 F0.1 B0.1 F1.0 B0.0 F1.1 B1.1 B1.0 W0.1 W0.0 W1.1 W1.0
  *
  * No simple rule is best for every number of stages, micro-batches and chunks, so the order is found by list
- * scheduling: time advances, and each idle device takes the first of
+ * scheduling: time advances by what each stage costs, and each idle device takes the first of
  *
  *     F that is ready     if its last action was B or W: one forward, one backward, so that nobody starves
  *     B that is ready     it frees memory and earlier stages wait for it
@@ -18,6 +18,7 @@
  * C + 2(S-1) items with weights per item, 2C + 2(S-1) per micro-batch, and all of them with deferred weights.
  */
 import { invariant } from "../base/errors.ts";
+import type { StageCosts } from "../cost/stage-work.ts";
 import { type Action, type Rules, rulesOf, type Schedule, type Work } from "./action.ts";
 
 /** Work with its place: `placement[stage]` is the device of a stage. */
@@ -26,13 +27,6 @@ export interface PlacedWork extends Work {
   readonly placement: readonly number[];
   /** Estimated durations per stage in any unit; the best order depends on their ratios. */
   readonly costs: readonly StageCosts[];
-}
-
-/** Durations of the three phases of one item on one stage. */
-export interface StageCosts {
-  readonly F: number;
-  readonly B: number;
-  readonly W: number;
 }
 
 /** The order found by list scheduling; never deadlocks, because it is the record of a run. */

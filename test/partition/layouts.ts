@@ -59,7 +59,8 @@ export function layoutGrid({ groups, hasChunks }: GridOptions): readonly Layout[
   return legal.flatMap(({ schedule, weights }, pair) =>
     [0, 1, 2, 3].map((row) => {
       const devices = row + 1;
-      const isDouble = schedule === "interleaved-1f1b" && 2 * devices <= groups.length;
+      const inTurn = schedule === "interleaved-1f1b" || (schedule === "wavefront" && row % 2 === 1);
+      const isDouble = inTurn && 2 * devices <= groups.length;
       const chunks = parts[row ^ twice(row ^ (pair % 4))] as number;
       return layoutOf({
         groups,

@@ -30,9 +30,9 @@ function cutAfter(count: number): readonly LayoutStage[] {
   ];
 }
 
-function bytesOf({ prediction }: Pick<PipelineChoice, "prediction">, device: number): number {
-  const memory = prediction.memory[device];
-  return memory === undefined ? 0 : totalBytes(memory);
+function bytesOf({ memory }: Pick<PipelineChoice, "memory">, device: number): number {
+  const held = memory[device];
+  return held === undefined ? 0 : totalBytes(held);
 }
 
 function speedUp(request: Partial<PipelineRequest>): number {
@@ -41,27 +41,30 @@ function speedUp(request: Partial<PipelineRequest>): number {
   return choice.oneDeviceSeconds / choice.seconds;
 }
 
-test("the main model is cut around layer 5 and streamed in chunks, which beats layers 0-3 | 4-7 with the decoder", () => {
+test("the main model goes to both devices in turn and streams in chunks, which beats layers 0-3 | 4-7 with the decoder", () => {
   const devices = parseDevices("cpu:2");
   const { layout, reasons, ...choice } = choosePipeline({ source: main, shapes: [sentences], devices });
-  expect(layout.stages[0]?.groups.at(-1)).toMatch(/layer[45]/);
-  expect(layout.chunks).toBe(4);
+  expect(layout.stages.length).toBeGreaterThan(2);
+  expect(layout.stages.map(({ devices: [device] }) => device)).toEqual(
+    layout.stages.map((_, i) => `cpu:${i % 2}`),
+  );
+  expect(layout.stages.flatMap(({ groups }) => groups)).toEqual(mainGroups);
   const automatic = choice.oneDeviceSeconds / choice.seconds;
   const byHand = speedUp({ stages: cutAfter(5) });
   const naive = speedUp({ stages: cutAfter(5), fixed: { schedule: "naive", weights: "fused" } });
-  expect(automatic).toBeGreaterThan(byHand + 0.05);
-  expect(automatic).toBeGreaterThan(1.3);
+  expect(automatic).toBeGreaterThan(byHand + 0.2);
+  expect(automatic).toBeGreaterThan(1.5);
   expect(automatic).toBeLessThan(2);
   expect(naive).toBeGreaterThan(0.9);
   expect(naive).toBeLessThan(1.05);
   expect(reasons.join("\n")).toMatch(
-    /streams as 4 items \(4 chunks of time\).*Predicted: 1\.\d\d times as fast/s,
+    /cpu:0 holds embed.*and then layer.*streams as \d items \(\d chunks of time\).*in turn.*Predicted: 1\.\d\d times as fast/s,
   );
 });
 
 test("several sentence batches for each update fill the pipeline better", () => {
-  const one = speedUp({});
-  const four = speedUp({ shapes: [{ batch: 80, time: 32 }], microBatches: 4 });
+  const one = speedUp({ stages: cutAfter(7) });
+  const four = speedUp({ stages: cutAfter(7), shapes: [{ batch: 80, time: 32 }], microBatches: 4 });
   expect(four).toBeGreaterThan(one + 0.15);
   expect(four).toBeLessThan(2);
 });
@@ -74,7 +77,8 @@ test("measured seconds decide instead of estimates", () => {
     devices: parseDevices("cpu:2"),
     measured: { shape: sentences, costs },
   });
-  expect(layout.stages.map(({ groups }) => groups.length)).toEqual([5, 5]);
+  const held = layout.stages.flatMap(({ devices: [device], groups }) => groups.map(() => device));
+  expect(held.filter((device) => device === "cpu:0")).toHaveLength(5);
   expect(oneDeviceSeconds).toBeGreaterThan(29);
   expect(oneDeviceSeconds).toBeLessThan(31);
 });
@@ -86,7 +90,10 @@ test("a device with less memory gets less, and what cannot fit says how much is 
   const roomy = choosePipeline({ source: main, shapes: [sentences], devices: devices(400, 400) });
   const tight = choosePipeline({ source: main, shapes: [sentences], devices: devices(400, 110) });
   const held = ({ layout }: { readonly layout: Layout }, name: string) =>
-    layout.stages.find(({ devices: [device] }) => device === name)?.groups.length ?? 0;
+    layout.stages.reduce(
+      (sum, { devices: [device], groups }) => sum + (device === name ? groups.length : 0),
+      0,
+    );
   const sizeOf = (choice: ReturnType<typeof choosePipeline>, name: string): number =>
     bytesOf(
       choice,
@@ -190,6 +197,27 @@ function towers(layers: number): CompileSource {
   };
 }
 
+test("no placement on devices in turn is predicted to be much faster than the one that is chosen", () => {
+  const source: CompileSource = {
+    ...main,
+    ...languageModel({ vocabulary: 4000, dim: 200, units: 256, layers: 5 }),
+  };
+  const groups = ["embed", ...Array.from({ length: 5 }, (_, i) => `layer${i}`), "decode"];
+  const request = { source, shapes: [{ batch: 16, time: 28 }], devices: parseDevices("cpu:2") };
+  const chosen = choosePipeline(request).seconds;
+  const placements = Array.from({ length: 2 ** (groups.length - 1) }, (_, cuts) => {
+    const stages: { devices: string[]; groups: string[] }[] = [];
+    groups.forEach((group, i) => {
+      if (i === 0 || (cuts >> (i - 1)) & 1)
+        stages.push({ devices: [`cpu:${stages.length % 2}`], groups: [] });
+      stages.at(-1)?.groups.push(group);
+    });
+    return stages;
+  });
+  const fastest = Math.min(...placements.map((stages) => choosePipeline({ ...request, stages }).seconds));
+  expect(chosen).toBeLessThan(fastest * 1.05);
+});
+
 /** A small language model: some recurrent layers, perhaps tied, perhaps with linear layers between. */
 const sources: fc.Arbitrary<CompileSource> = fc
   .record({
@@ -254,14 +282,14 @@ test("every layout that the planner makes passes the checks, survives its text a
 test("parameters, gradients, optimizer state and data are predicted exactly, activations roughly", () => {
   fc.assert(
     fc.property(requests, (request) => {
-      const { layout, prediction } = choosePipeline(request);
+      const { layout, memory } = choosePipeline(request);
       const shape = request.shapes.toSorted((a, b) => (b.time ?? 1) - (a.time ?? 1))[0] as BatchShape;
       const { programs } = compileTraining(request.source, layout, shape);
       const isEven = shape.batch % layout.microBatches === 0 && (shape.time ?? 1) % layout.chunks === 0;
       const isExact = isEven && layout.stages.length === layout.devices.length;
       programs.forEach((program, device) => {
         const { parameter, gradient, optimizer: states, data, activation } = planMemory(program).bytesByKind;
-        const { lasting = 0, activations = 0 } = prediction.memory[device] ?? {};
+        const { lasting = 0, activations = 0 } = memory[device] ?? {};
         if (isExact) expect(lasting).toBe(parameter + gradient + states + data);
         expect(lasting).toBeGreaterThanOrEqual(parameter + gradient + states + data);
         const padding = 64 * program.buffers.filter(({ kind }) => kind === "activation").length;
@@ -276,7 +304,7 @@ test("parameters, gradients, optimizer state and data are predicted exactly, act
 test("the predicted bytes of the main model are those of its compiled programs", () => {
   for (const microBatches of [1, 4]) {
     const shape = { batch: 20 * microBatches, time: 32 };
-    const { layout, prediction } = choosePipeline({
+    const { layout, memory } = choosePipeline({
       source: main,
       shapes: [shape],
       devices: parseDevices("cpu:2"),
@@ -285,8 +313,8 @@ test("the predicted bytes of the main model are those of its compiled programs",
     const { programs } = compileTraining(main, layout, shape);
     programs.forEach((program, device) => {
       const { peakBytes } = planMemory(program);
-      expect(bytesOf({ prediction }, device) / peakBytes).toBeGreaterThan(0.8);
-      expect(bytesOf({ prediction }, device) / peakBytes).toBeLessThan(1.25);
+      expect(bytesOf({ memory }, device) / peakBytes).toBeGreaterThan(0.8);
+      expect(bytesOf({ memory }, device) / peakBytes).toBeLessThan(1.25);
     });
   }
 });

@@ -1,0 +1,54 @@
+/** What the stages of a pipeline have to do for one item. */
+
+import type { TrainingStep } from "../autodiff/training-step.ts";
+import { slicedFor } from "./memory.ts";
+import { type Rates, secondsOf, workOf } from "./node-work.ts";
+
+/** One number for each phase of one item on one stage. */
+export interface StageCosts {
+  readonly F: number;
+  readonly B: number;
+  readonly W: number;
+}
+
+/** One item shape in a mini-batch. */
+export interface ItemWork {
+  readonly step: TrainingStep;
+  /** Seconds of each operation of the item graph, on a device of speed 1. */
+  readonly seconds: readonly number[];
+}
+
+/** Seconds of one stage for one item on a device of speed 1, and the groups that run in each phase. */
+export interface StageWork {
+  readonly seconds: StageCosts;
+  readonly groups: StageCosts;
+}
+
+/** The work of an item of `step` as devices of such rates are expected to do it. */
+export function estimatedWork(step: TrainingStep, rates: Rates): ItemWork {
+  return { step, seconds: step.item.nodes.map((node) => secondsOf(workOf(step.item, node), rates)) };
+}
+
+/** The work of the stages of a placement, by stage. */
+export function stageWork(
+  { step, seconds }: ItemWork,
+  stages: number,
+  stageOf: (group: string) => number,
+  fused: boolean,
+): readonly StageWork[] {
+  const graph = slicedFor(step, (group) => `${stageOf(group)}`, fused);
+  const sums = Array.from({ length: stages }, () => ({
+    seconds: { F: 0, B: 0, W: 0 },
+    groups: { F: new Set<string>(), B: new Set<string>(), W: new Set<string>() },
+  }));
+  graph.nodes.forEach(({ group, phase }, i) => {
+    const sum = sums[stageOf(group)];
+    if (sum === undefined || phase === "U") return;
+    sum.seconds[phase] += seconds[i] ?? 0;
+    sum.groups[phase].add(group);
+  });
+  return sums.map(({ groups, ...sum }) => ({
+    ...sum,
+    groups: { F: groups.F.size, B: groups.B.size, W: groups.W.size },
+  }));
+}

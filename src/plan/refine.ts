@@ -1,0 +1,67 @@
+/**
+ * Moves the cuts between stages while that makes a step faster. Stages of equal work are a good start, but not the best where a pipeline
+ * fills and drains: the first devices start while the last ones wait, and what runs last on one device may be waited for on another.
+ */
+
+import type { LayoutStage } from "../layout/layout.ts";
+
+/** A placement and the time of its step. */
+export interface Timed {
+  readonly layout: { readonly stages: readonly LayoutStage[] };
+  readonly seconds: number;
+}
+
+/** A move that gains a smaller part is not made. */
+const smallestGain = 1e-3;
+
+/**
+ * The placement that no move makes faster, found from `start` by always making the best one. `attempt` times stages, or finds that they
+ * are not legal or do not fit.
+ */
+export function refine<T extends Timed>(
+  start: T,
+  units: readonly (readonly string[])[],
+  attempt: (stages: readonly LayoutStage[]) => T | undefined,
+): T {
+  let best = start;
+  for (;;) {
+    const moved = neighbours(best.layout.stages, units).flatMap((stages) => attempt(stages) ?? []);
+    const [next] = moved.toSorted((a, b) => a.seconds - b.seconds);
+    if (next === undefined || next.seconds > best.seconds * (1 - smallestGain)) return best;
+    best = next;
+  }
+}
+
+/**
+ * All stages that differ by one unit: a stage has one more, the next or the one after has one less, and what is between moves along.
+ * None where the stages do not follow the units in their order (parallel branches), or a stage would be empty.
+ */
+function neighbours(
+  stages: readonly LayoutStage[],
+  units: readonly (readonly string[])[],
+): readonly (readonly LayoutStage[])[] {
+  if (stages.flatMap(({ groups }) => groups).join("\n") !== units.flat().join("\n")) return [];
+  const sizes = stages.map(
+    ({ groups }) => units.filter(([first]) => groups.includes(first as string)).length,
+  );
+  const moves = sizes.flatMap((_, i) =>
+    [i - 2, i - 1, i + 1, i + 2].flatMap((k) => {
+      const [more, less] = [sizes[i] as number, sizes[k]];
+      return less === undefined || less === 1 ? [] : [sizes.with(i, more + 1).with(k, less - 1)];
+    }),
+  );
+  return moves.map((moved) => withSizes(stages, units, moved));
+}
+
+function withSizes(
+  stages: readonly LayoutStage[],
+  units: readonly (readonly string[])[],
+  sizes: readonly number[],
+): readonly LayoutStage[] {
+  let from = 0;
+  return stages.map((stage, i) => {
+    const groups = units.slice(from, from + (sizes[i] as number)).flat();
+    from += sizes[i] as number;
+    return { ...stage, groups };
+  });
+}
