@@ -6,7 +6,9 @@ import type { Graph } from "../graph/graph.ts";
 import type { TensorType } from "../graph/shape.ts";
 import { lossOutput } from "../model/forward.ts";
 import { splitGraph } from "./expand.ts";
+import { keepCollected } from "./keep-collected.ts";
 import { type Axis, rankCount } from "./mesh.ts";
+import { splitGroup } from "./sharded.ts";
 import type { Sharding } from "./sharding.ts";
 import type { GivenInput, SplitGraph, SplitSource } from "./split-source.ts";
 
@@ -36,7 +38,12 @@ export function splitItem(step: Step, options: SplitOptions, settled?: SplitGrap
     ...step.gradients.map(({ input, output }) => [output, input] as const),
     [lossOutput, undefined],
   ]);
-  return splitGraph({ ...options, graph: step.item, given, pending });
+  const split = splitGraph({ ...options, graph: step.item, given, pending });
+  const deviceOf = (name: string): string => {
+    const { group, ranks } = splitGroup(name);
+    return `${options.meshOf(group).stage} ${ranks}`;
+  };
+  return { ...split, graph: keepCollected(split.graph, deviceOf) };
 }
 
 /**

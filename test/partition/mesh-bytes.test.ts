@@ -246,7 +246,7 @@ test("activations of a chain of convolutions fall as 1/n along the height, but f
     alive({ ...model, sizes: { batch, rows, columns } }, { height }).map((bytes) => bytes / row);
   expect(rowsAlive(64, 1)).toEqual([(layers + 2) * 64]);
   for (const height of [2, 4, 8]) {
-    const slabs = (2 * layers + 2) * (64 / height);
+    const slabs = (layers + 3) * (64 / height);
     const halos = rowsAlive(64, height).map((rows) => rows - slabs);
     expect(halos).toEqual(halos.map((_, i) => (i === 0 || i === height - 1 ? layers + 1 : 2 * (layers + 1))));
   }
