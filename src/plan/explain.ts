@@ -1,5 +1,6 @@
 /** Why a layout was chosen, in plain sentences for people. */
 
+import { showBytes } from "../base/bytes.ts";
 import type { BatchShape } from "../data/dataset.ts";
 import type { Layout } from "../layout/layout.ts";
 import { type PlanDevice, speedOf } from "./balance.ts";
@@ -25,13 +26,6 @@ export function explain(facts: ChoiceFacts): readonly string[] {
     streamSentence(facts.layout),
     ...gainSentences(facts),
   ];
-}
-
-/** Bytes with one decimal in the largest fitting unit: `640 B`, `13.8 MiB`. */
-export function showBytes(bytes: number): string {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  const exponent = bytes < 1024 ? 0 : Math.min(Math.floor(Math.log2(bytes) / 10), units.length - 1);
-  return `${exponent === 0 ? Math.ceil(bytes) : (bytes / 1024 ** exponent).toFixed(1)} ${units[exponent]}`;
 }
 
 function placeSentence(facts: ChoiceFacts, name: string, i: number): string {

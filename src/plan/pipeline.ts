@@ -3,6 +3,7 @@
  * paper for every shape of mini-batch; the fastest that fits in memory is taken, of nearly equal ones the plainest.
  */
 
+import { showBytes } from "../base/bytes.ts";
 import { UserError } from "../base/errors.ts";
 import { type Rates, typicalRates } from "../cost/node-work.ts";
 import type { BatchShape } from "../data/dataset.ts";
@@ -20,7 +21,7 @@ import {
   usedDevices,
 } from "./candidates.ts";
 import { layoutModel, scheduleProblems } from "./check-layout.ts";
-import { explain, showBytes } from "./explain.ts";
+import { explain } from "./explain.ts";
 import { type MeasuredCosts, type WorkBook, workBook } from "./item-work.ts";
 import {
   type DeviceMemory,

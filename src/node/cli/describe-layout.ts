@@ -1,12 +1,13 @@
 /** What a person reads of a layout: how every layer is split, what that moves, and what every device holds. */
 
+import { showBytes } from "../../base/bytes.ts";
 import { type TextColumn, textTable } from "../../base/text-table.ts";
 import { type BatchShape, shapeKey } from "../../data/dataset.ts";
 import { type Layout, meshAxes, meshSize, showMesh } from "../../layout/layout.ts";
 import type { GroupSplit, ParameterSplit, SplitReport, StageSplit } from "../../plan/describe-split.ts";
 import type { Move } from "../../plan/moves.ts";
 import type { StepPrediction } from "../../plan/predict-step.ts";
-import { formatBytes, formatCount, formatPercent, formatValue, plural } from "./format.ts";
+import { formatCount, formatPercent, formatValue, plural } from "./format.ts";
 
 /** What `paraxis layout` shows. */
 export interface LayoutReport extends SplitReport {
@@ -33,7 +34,7 @@ export function describeLayout(report: LayoutReport): string {
   ];
   const totals = devices.map(({ device, parameters, gradients, optimizer, sent }, i) => [
     device,
-    ...[parameters, gradients, optimizer, sent].map(formatBytes),
+    ...[parameters, gradients, optimizer, sent].map(showBytes),
     formatPercent(predicted.busy[i] ?? 0),
   ]);
   const table = textTable(
@@ -108,7 +109,7 @@ function describeGroup(
 }
 
 function parameterRow({ name, shape, lies, elements, bytes }: ParameterSplit): readonly string[] {
-  return [name, `[${shape.join(", ")}]`, lies, range(elements, formatCount), range(bytes, formatBytes)];
+  return [name, `[${shape.join(", ")}]`, lies, range(elements, formatCount), range(bytes, showBytes)];
 }
 
 const phaseNames: { readonly [P in Move["phase"]]: string } = {
@@ -133,11 +134,11 @@ function moveLines(moves: readonly Move[]): readonly string[] {
       Math.max(...counts) === 1 ? kind : `${kind}s`,
       range(
         alike.map(({ bytes }) => bytes),
-        formatBytes,
+        showBytes,
       ),
       range(
         alike.map(({ sent }) => sent),
-        formatBytes,
+        showBytes,
       ),
     ];
   });

@@ -1,10 +1,10 @@
 /** What a person reads before and after a training run. */
 
+import { showBytes } from "../../base/bytes.ts";
 import { textTable } from "../../base/text-table.ts";
 import { type LayoutStage, meshSize, showMesh } from "../../layout/layout.ts";
 import type { PhaseSummary, StartEvent, TrainSummary } from "../train/events.ts";
 import {
-  formatBytes,
   formatCount,
   formatDuration,
   formatMetrics,
@@ -88,7 +88,7 @@ function comparison(phases: readonly PhaseSummary[], unit: StartEvent["unit"]): 
     ),
     row("devices at once", ({ concurrency }) => concurrency.toFixed(2)),
     ...first.devices.map(({ name }, i) =>
-      row(`${name} memory`, ({ devices }) => formatBytes(devices[i]?.peakBytes ?? 0)),
+      row(`${name} memory`, ({ devices }) => showBytes(devices[i]?.peakBytes ?? 0)),
     ),
   ];
   const columns = ["", ...phases.map(({ name }) => name)].map((header, i) => ({

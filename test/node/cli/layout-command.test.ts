@@ -3,7 +3,8 @@
 import { readdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
-import { formatBytes, formatCount, formatPercent, formatValue } from "../../../src/node/cli/format.ts";
+import { showBytes } from "../../../src/base/bytes.ts";
+import { formatCount, formatPercent, formatValue } from "../../../src/node/cli/format.ts";
 import type { DeviceSplit, GroupSplit, StageSplit } from "../../../src/plan/describe-split.ts";
 import type { StepPrediction } from "../../../src/plan/predict-step.ts";
 import { folderWith, paraxis, tinyJob } from "./command.ts";
@@ -174,12 +175,12 @@ test("the words show the numbers of the JSON", async () => {
     const [, , shown, ...numbers] = lines.find(([first]) => first === name) ?? [];
     expect(shown).toBe(lies);
     expect(numbers[0]).toContain(formatCount(Math.max(...elements)));
-    expect(numbers[1]).toContain(formatBytes(Math.max(...bytes)));
+    expect(numbers[1]).toContain(showBytes(Math.max(...bytes)));
   }
   for (const [i, { device, parameters, gradients, optimizer, sent }] of devices.entries())
     expect(lines.find(([first]) => first === device)).toEqual([
       device,
-      ...[parameters, gradients, optimizer, sent].map(formatBytes),
+      ...[parameters, gradients, optimizer, sent].map(showBytes),
       formatPercent(predicted.busy[i] ?? 0),
     ]);
   expect(out).toContain(
