@@ -37,8 +37,8 @@ const replicas: { readonly [name: string]: Layout } = {
 
 const contests: { readonly [axis: string]: { readonly [name: string]: () => Promise<unknown> } } = {
   data: {
-    batch40: () => compare(lstmWorkload(40), replicas),
-    batch20: () => compare(lstmWorkload(20), replicas),
+    batch40: () => compare(lstmWorkload(40), replicas, lstmWorkload(20)),
+    batch20: () => compare(lstmWorkload(20), replicas, lstmWorkload(10)),
   },
   tensor: {
     transformer: () =>

@@ -33,18 +33,29 @@ async function contestants(workload: Workload, layouts: { readonly [name: string
 
 /**
  * Speed of every layout, and as `speedUp` the ratio to that called `oneDevice`. `ceiling` is what two trainings that know nothing of each
- * other reach together at this moment: no two devices can do more.
+ * other reach together at this moment: no two devices can do more. `shareCeiling` is what two trainings reach that each do one `share`, the
+ * samples of a replica, and never add anything up: no two replicas can do more.
  */
-export async function compare(workload: Workload, layouts: { readonly [name: string]: Layout }) {
-  const { turns, close } = await contestants(workload, layouts);
-  const other = await contestants(workload, { copy: layouts["oneDevice"] as Layout });
-  const both = () => Promise.all([turns["oneDevice"]?.(), other.turns["copy"]?.()]);
-  const { twoCopies, ...seconds } = await takeTurns<string>({ ...turns, twoCopies: both }, rounds);
-  await close();
-  await other.close();
+export async function compare(
+  workload: Workload,
+  layouts: { readonly [name: string]: Layout },
+  share?: Workload,
+) {
+  const alone = { copy: layouts["oneDevice"] as Layout };
+  const own = await contestants(workload, layouts);
+  const other = await contestants(workload, alone);
+  const shares = await Promise.all((share ? [share, share] : []).map((one) => contestants(one, alone)));
+  const twoCopies = () => Promise.all([own.turns["oneDevice"]?.(), other.turns["copy"]?.()]);
+  const twoShares = () => Promise.all(shares.map(({ turns }) => turns["copy"]?.()));
+  const seconds = await takeTurns<string>({ ...own.turns, twoCopies, ...(share && { twoShares }) }, rounds);
+  await Promise.all([own, other, ...shares].map(({ close }) => close()));
   const base = seconds["oneDevice"] as number[];
-  const ceiling = 2 * medianRatio(base, twoCopies ?? base);
-  return { ceiling: round(ceiling), contestants: results(workload, seconds, base) };
+  const { twoCopies: copies = base, twoShares: halves, ...measured } = seconds;
+  return {
+    ceiling: round(2 * medianRatio(base, copies)),
+    ...(halves && { shareCeiling: round(medianRatio(base, halves)) }),
+    contestants: results(workload, measured, base),
+  };
 }
 
 function results(
