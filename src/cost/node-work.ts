@@ -35,10 +35,10 @@ export interface Rates {
  * much a step becomes slower when all of its products are done in four parts.
  */
 export const typicalRates: Rates = {
-  flopsPerSecond: 190e9,
+  flopsPerSecond: 213e9,
   bytesPerSecond: 15e9,
-  packedPerSecond: 6e9,
-  repackedPerSecond: 43e9,
+  packedPerSecond: 8e9,
+  repackedPerSecond: 21.5e9,
 };
 
 /** The work of `node`, an operation of `graph`. */

@@ -63,10 +63,13 @@ test("the main model goes to both devices in turn and streams in chunks, which b
 });
 
 test("several sentence batches for each update fill the pipeline better", () => {
-  const one = speedUp({ stages: cutAfter(7) });
-  const four = speedUp({ stages: cutAfter(7), shapes: [{ batch: 80, time: 32 }], microBatches: 4 });
-  expect(four).toBeGreaterThan(one + 0.15);
-  expect(four).toBeLessThan(2);
+  const idleWith = (batch: number, microBatches: number): number => {
+    const request = { stages: cutAfter(7), shapes: [{ batch, time: 32 }], microBatches };
+    const { idle } = choosePipeline({ source: main, devices: parseDevices("cpu:2"), ...request }).prediction;
+    return idle.reduce((sum, share) => sum + share, 0);
+  };
+  expect(idleWith(80, 4)).toBeLessThan(0.2);
+  expect(idleWith(20, 1)).toBeGreaterThan(2 * idleWith(80, 4));
 });
 
 test("measured seconds decide instead of estimates", () => {
