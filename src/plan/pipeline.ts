@@ -75,9 +75,9 @@ interface Trial {
   readonly prediction: Prediction;
 }
 
-/** Of ways that differ by less, the plainest is taken; of placements, the one with fewer stages. */
+/** Of ways that differ by less, the plainest is taken; and fewer pieces, unless more of them save as much as the second. */
 const worthwhile = 0.01;
-const worthManyStages = 0.02;
+const worthMorePieces = 0.02;
 
 /**
  * The layout for `request`, and why. Throws a `UserError` when no way to stream is legal, or when no placement fits the devices' memory;
@@ -199,23 +199,23 @@ function fastestOfEach(trials: readonly Trial[]): readonly Trial[] {
 }
 
 /**
- * Of the fastest trials with so many stages, and of those that are hardly slower, the one that streams in the plainest of `ways`. The
- * stages are as few as they may be for a speed near the best.
+ * The work of every stage on every chunk is a piece, with messages before and after it. Of the trials near the best those in the fewest
+ * pieces count; of these, where others are hardly faster, the one that streams in the plainest of `ways`.
  */
 function plainest(trials: readonly Trial[], ways: readonly Streaming[]): Trial | undefined {
   const near = (some: readonly Trial[], tolerance: number): readonly Trial[] => {
     const limit = Math.min(...some.map(({ seconds }) => seconds)) * (1 + tolerance);
     return some.filter(({ seconds }) => seconds <= limit);
   };
-  const stagesOf = ({ layout }: Trial): number => layout.stages.length;
-  const fewest = Math.min(...near(trials, worthManyStages).map(stagesOf));
+  const piecesOf = ({ layout }: Trial): number => layout.stages.length * layout.chunks;
+  const fewest = Math.min(...near(trials, worthMorePieces).map(piecesOf));
   const rank = ({ layout }: Trial): number =>
     ways.findIndex(
       ({ chunks, schedule, weights }) =>
         layout.chunks === chunks && layout.schedule === schedule && layout.weights === weights,
     );
   const [best] = near(
-    trials.filter((trial) => stagesOf(trial) === fewest),
+    trials.filter((trial) => piecesOf(trial) === fewest),
     worthwhile,
   ).toSorted((a, b) => rank(a) - rank(b) || a.seconds - b.seconds);
   return best;
