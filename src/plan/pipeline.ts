@@ -75,8 +75,9 @@ interface Trial {
   readonly prediction: Prediction;
 }
 
-/** Of ways that differ by less, the plainest is taken; and fewer pieces, unless more of them save as much as the second. */
+/** Of ways that differ by less, the plainest is taken. */
 const worthwhile = 0.01;
+/** What more pieces of work must save. */
 const worthMorePieces = 0.02;
 
 /**
