@@ -14,7 +14,6 @@ import type { Graph, GraphOutput, Node, ValueId } from "../graph/graph.ts";
 import { rulesOf } from "../graph/op-table.ts";
 import { type Shape, sameShape, sizeOf, type TensorType } from "../graph/shape.ts";
 import { nodesFor, subgraph } from "../graph/subgraph.ts";
-
 import { checkBuffers, type Kernel, overlap, type TensorBuffer } from "./engine.ts";
 
 /** Elements of a tile. Measured: between half of this and twice this it makes little difference. */

@@ -131,8 +131,16 @@ function exactNumbers(_key: string, value: unknown): unknown {
   return isExact ? value : Object.is(value, -0) ? "-0" : `${value}`;
 }
 
-/** The values of an existing graph as tensors of `builder`: its inputs and nodes are replayed there. */
-export function replay(builder: GraphBuilder, graph: Graph): readonly Tensor[] {
+/**
+ * The values of an existing graph as tensors of `builder`: its inputs and nodes are replayed there. `operandOf` may give a node another
+ * tensor than that of the value it had, made in the group and phase of the node; `tensors` are those so far.
+ */
+export function replay(
+  builder: GraphBuilder,
+  graph: Graph,
+  operandOf: (value: ValueId, node: Node, tensors: readonly Tensor[]) => Tensor = (value, _, tensors) =>
+    tensors[value] as Tensor,
+): readonly Tensor[] {
   const tensors: Tensor[] = [];
   graph.inputs.forEach(({ name, role, group }, value) => {
     tensors.push(
@@ -140,8 +148,11 @@ export function replay(builder: GraphBuilder, graph: Graph): readonly Tensor[] {
     );
   });
   for (const node of graph.nodes) {
-    const operands = node.inputs.map((value) => tensors[value] as Tensor);
-    tensors.push(...builder.within(node, () => builder.apply(node.op, operands)));
+    const results = builder.within(node, () => {
+      const operands = node.inputs.map((value) => operandOf(value, node, tensors));
+      return builder.apply(node.op, operands);
+    });
+    tensors.push(...results);
   }
   return tensors;
 }

@@ -8,10 +8,9 @@
  * A chain of convolutions would otherwise keep nearly every image twice on every device.
  */
 
-import { GraphBuilder } from "../graph/builder.ts";
+import { GraphBuilder, replay } from "../graph/builder.ts";
 import { sliceDim } from "../graph/functions.ts";
 import { type Graph, type Node, typeOf, type ValueId } from "../graph/graph.ts";
-import type { TensorType } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
 
 /** Where a value lies in another one, both made on one device. */
@@ -28,29 +27,17 @@ export function keepCollected(graph: Graph, deviceOf: (group: string) => string)
   const homes = homesOf(graph, deviceOf);
   if (homes.size === 0) return graph;
   const builder = new GraphBuilder();
-  const tensors = new Map<ValueId, Tensor>();
-  const cut = (value: ValueId): Tensor => {
+  const cut = (value: ValueId, tensors: readonly Tensor[]): Tensor => {
     const home = homes.get(value);
-    if (home === undefined) return tensors.get(value) as Tensor;
+    if (home === undefined) return tensors[value] as Tensor;
     const { collected, dim, start, stop } = home;
-    return sliceDim(cut(collected), dim, start, stop);
+    return sliceDim(cut(collected, tensors), dim, start, stop);
   };
-  graph.inputs.forEach(({ name, role, group }, value) => {
-    const input = () => builder.input(name, role, graph.types[value] as TensorType);
-    tensors.set(value, builder.within({ group }, input));
+  const tensors = replay(builder, graph, (value, node, made) => {
+    const isHere = isLater(node) && deviceOf(node.group) === homes.get(value)?.device;
+    return isHere ? cut(value, made) : (made[value] as Tensor);
   });
-  for (const node of graph.nodes) {
-    const operands = node.inputs.map((value) => {
-      const home = isLater(node) ? homes.get(value) : undefined;
-      const isHere = home !== undefined && deviceOf(node.group) === home.device;
-      return isHere ? builder.within(node, () => cut(value)) : (tensors.get(value) as Tensor);
-    });
-    const results = builder.within(node, () => builder.apply(node.op, operands));
-    node.outputs.forEach((value, i) => {
-      tensors.set(value, results[i] as Tensor);
-    });
-  }
-  for (const { name, value } of graph.outputs) builder.output(name, tensors.get(value) as Tensor);
+  for (const { name, value } of graph.outputs) builder.output(name, tensors[value] as Tensor);
   return builder.build();
 }
 
