@@ -29,15 +29,16 @@ export function estimatedWork(step: TrainingStep, rates: Rates): ItemWork {
   return { step, seconds: step.item.nodes.map((node) => secondsOf(workOf(step.item, node), rates)) };
 }
 
-/** The work of the stages of a placement, by stage. */
+/** The work of the stages of a placement, given the groups of each. */
 export function stageWork(
   { step, seconds }: ItemWork,
-  stages: number,
-  stageOf: (group: string) => number,
+  stages: readonly (readonly string[])[],
   fused: boolean,
 ): readonly StageWork[] {
+  const indices = new Map(stages.flatMap((groups, stage) => groups.map((group) => [group, stage] as const)));
+  const stageOf = (group: string): number => indices.get(group) ?? -1;
   const graph = slicedFor(step, (group) => `${stageOf(group)}`, fused);
-  const sums = Array.from({ length: stages }, () => ({
+  const sums = stages.map(() => ({
     seconds: { F: 0, B: 0, W: 0 },
     groups: { F: new Set<string>(), B: new Set<string>(), W: new Set<string>() },
   }));

@@ -4,7 +4,7 @@ import { type TrainingStep, trainingStep } from "../autodiff/training-step.ts";
 import { invariant, UserError } from "../base/errors.ts";
 import { flowsOf } from "../cost/flow.ts";
 import { typicalRates } from "../cost/node-work.ts";
-import { estimatedWork, type StageCosts } from "../cost/stage-work.ts";
+import { estimatedWork, type StageCosts, stageWork } from "../cost/stage-work.ts";
 import type { BatchShape } from "../data/dataset.ts";
 import type { DType } from "../graph/dtype.ts";
 import { layoutProblems, modelProblems } from "../layout/check.ts";
@@ -59,7 +59,9 @@ export function compileTraining(source: CompileSource, layout: Layout, shape: Ba
   const steps = forwards.map((graph) => trainingStep(graph, { optimizer: source.optimizer, ...again }));
   const step = steps[0] as TrainingStep;
   const shared = sharedSource(source, layout, first);
-  const costs = orderingCosts(estimatedWork(step, typicalRates), layout);
+  const held = layout.stages.map((stage) => stage.groups);
+  const work = stageWork(estimatedWork(step, typicalRates), held, layout.weights === "fused");
+  const costs = orderingCosts(layout, work);
   const programs = partition({
     ...shared,
     weights: layout.weights,

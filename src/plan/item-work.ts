@@ -52,29 +52,24 @@ export function workBook(options: WorkOptions): WorkBook {
   const scaled = new Memory<ItemWork>();
   const stages = new Memory<readonly StageWork[]>();
   const typical = new Memory<ItemWork>();
-  const orderings = new Memory<readonly StageCosts[]>();
   const memories = new Memory<PlaceMemory>();
   const flows = new Memory<readonly Flow[]>();
   const updates = new Memory<ReadonlyMap<string, number>>();
+  const stagesOf: WorkBook["stages"] = (item, placed, fused) => {
+    const held = placed.map(({ groups }) => groups);
+    return stages.get(item, JSON.stringify([fused, held]), () => stageWork(item, held, fused));
+  };
+  const isTypical = measured === undefined && options.rates === typicalRates;
+  const typicalOf = (item: ItemWork): ItemWork =>
+    isTypical ? item : typical.get(item.step, "", () => estimatedWork(item.step, typicalRates));
   return {
     item: (item, total) => {
       const work = estimate(item, total);
       return factors === undefined ? work : scaled.get(work, "", () => scale(work, factors));
     },
-    stages: (item, placed, fused) =>
-      stages.get(item, JSON.stringify([fused, placed.map(({ groups }) => groups)]), () => {
-        const indices = new Map(
-          placed.flatMap(({ groups }, i) => groups.map((group) => [group, i] as const)),
-        );
-        return stageWork(item, placed.length, (group) => indices.get(group) ?? -1, fused);
-      }),
+    stages: stagesOf,
     ordering: (item, layout) =>
-      orderings.get(item, JSON.stringify([layout.weights === "fused", layout.stages, layout.devices]), () =>
-        orderingCosts(
-          typical.get(item.step, "", () => estimatedWork(item.step, typicalRates)),
-          layout,
-        ),
-      ),
+      orderingCosts(layout, stagesOf(typicalOf(item), layout.stages, layout.weights === "fused")),
     memory: (item, groups, fused) =>
       memories.get(item, JSON.stringify([fused, groups]), () =>
         placeMemory(item.step, new Set(groups), fused),
@@ -103,7 +98,11 @@ class Memory<Result> {
 /** Seconds of F, B and W of each group of a whole mini-batch as one item, on a device of speed 1. */
 export function groupSeconds(work: ItemWork): ReadonlyMap<string, StageCosts> {
   const groups = groupsOf({ graph: work.step.item });
-  const stages = stageWork(work, groups.length, (group) => groups.indexOf(group), false);
+  const stages = stageWork(
+    work,
+    groups.map((group) => [group]),
+    false,
+  );
   return new Map(groups.map((group, i) => [group, stages[i]?.seconds ?? { F: 0, B: 0, W: 0 }]));
 }
 

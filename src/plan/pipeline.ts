@@ -72,7 +72,6 @@ export interface PipelineChoice {
 interface Trial {
   readonly layout: Layout;
   readonly seconds: number;
-  readonly prediction: Prediction;
 }
 
 /** Of ways that differ by less, the plainest is taken. */
@@ -107,10 +106,11 @@ export function choosePipeline(request: PipelineRequest): PipelineChoice {
   const attempt = (layout: Layout): Trial | undefined => {
     if (!isLegal(layout)) return undefined;
     const lack = isLimited ? lackOf(layout, devices, predictMemory(paper, layout, largest)) : undefined;
-    if (lack !== undefined) refusals.lacking(lack.device, lack.needs);
-    if (lack !== undefined) return undefined;
-    const prediction = predict(paper, layout, largest);
-    return { layout, prediction, seconds: average((shape) => predict(paper, layout, shape).seconds) };
+    if (lack !== undefined) {
+      refusals.lacking(lack.device, lack.needs);
+      return undefined;
+    }
+    return { layout, seconds: average((shape) => predict(paper, layout, shape).seconds) };
   };
   const trials = layoutsOf(request, options, refusals).flatMap((layout) => attempt(layout) ?? []);
   const refined = fastestOfEach(trials).map((trial) =>
@@ -121,7 +121,8 @@ export function choosePipeline(request: PipelineRequest): PipelineChoice {
   const fastest = Math.max(...devices.map(speedOf));
   const alone = average((shape) => oneDeviceSeconds(book, shape, fastest));
   const memory = predictMemory(paper, best.layout, largest);
-  const choice = { ...best, memory, oneDeviceSeconds: alone };
+  const prediction = predict(paper, best.layout, largest);
+  const choice = { ...best, prediction, memory, oneDeviceSeconds: alone };
   return { ...choice, reasons: explain({ ...choice, devices, book, shape: largest }) };
 }
 

@@ -8,7 +8,7 @@ import type { Rates } from "../cost/node-work.ts";
 import { type ItemWork, type StageWork, stageWork } from "../cost/stage-work.ts";
 import { type BatchShape, shapeKey } from "../data/dataset.ts";
 import { chunksOf, type Layout, positionOfStages, positionsOf } from "../layout/layout.ts";
-import { evenParts } from "../partition/compile.ts";
+import { evenParts, groupsOf } from "../partition/compile.ts";
 import type { Action, Schedule, StageEdge, Work } from "../schedule/action.ts";
 import { scheduleSpec } from "../schedule/layout-spec.ts";
 import { replay } from "../schedule/replay.ts";
@@ -116,7 +116,8 @@ function orderOf({ book }: PredictSource, layout: Layout, shape: BatchShape) {
 
 /** Seconds of the whole mini-batch as one item on one device of the given speed. */
 export function oneDeviceSeconds(book: WorkBook, shape: BatchShape, speed: number): number {
-  const [stage] = stageWork(book.item(shape, shape), 1, () => 0, true);
+  const item = book.item(shape, shape);
+  const [stage] = stageWork(item, [groupsOf({ graph: item.step.item })], true);
   const { F, B, W } = stage?.seconds ?? { F: 0, B: 0, W: 0 };
   const update = [...book.update(shape).values()].reduce((sum, seconds) => sum + seconds, 0);
   return (F + B + W + update) / speed;

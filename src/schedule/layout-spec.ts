@@ -1,6 +1,6 @@
 /** What a layout asks of a schedule. */
 
-import { type ItemWork, type StageCosts, stageWork } from "../cost/stage-work.ts";
+import type { StageCosts, StageWork } from "../cost/stage-work.ts";
 import { type Layout, meshSize, positionOfStages, positionsOf } from "../layout/layout.ts";
 import type { ScheduleSpec } from "./schedule.ts";
 
@@ -24,23 +24,14 @@ export function scheduleSpec(
 }
 
 /**
- * Seconds of the stages of `layout` for an item whose work is estimated, by which the wavefront finds its order. The estimates are always
- * those of typical rates, never measured, so that a model runs in the same order under the same layout everywhere.
+ * What the stages of `layout` cost, by which the wavefront finds its order; `work` is theirs for one item. It is always estimated with
+ * typical rates, never measured, so that a model runs in the same order under the same layout everywhere.
  */
-export function orderingCosts(item: ItemWork, layout: Layout): readonly StageCosts[] {
-  const stageOf = new Map(
-    layout.stages.flatMap(({ groups }, stage) => groups.map((group) => [group, stage])),
-  );
-  const work = stageWork(
-    item,
-    layout.stages.length,
-    (group) => stageOf.get(group) ?? -1,
-    layout.weights === "fused",
-  );
-  return work.map(({ seconds: { F, B, W } }, stage) => {
-    const held = layout.stages[stage];
-    const threads = layout.devices.find(({ name }) => name === held?.devices[0])?.threads ?? 1;
-    const speed = threads * (held === undefined ? 1 : meshSize(held));
+export function orderingCosts(layout: Layout, work: readonly StageWork[]): readonly StageCosts[] {
+  return layout.stages.map((stage, i) => {
+    const { F, B, W } = (work[i] as StageWork).seconds;
+    const threads = layout.devices.find(({ name }) => name === stage.devices[0])?.threads ?? 1;
+    const speed = threads * meshSize(stage);
     return { F: F / speed, B: B / speed, W: W / speed };
   });
 }
