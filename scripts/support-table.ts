@@ -12,7 +12,12 @@ import type { OpKind } from "../src/graph/op.ts";
 import { opTable } from "../src/graph/op-table.ts";
 import type { WeightTiming } from "../src/layout/layout.ts";
 import { onnxRuntimeEngine } from "../src/node/onnxruntime/engine.ts";
-import { type ScheduleKind, scheduleKinds, specProblems } from "../src/schedule/schedule.ts";
+import {
+  type ScheduleKind,
+  type ScheduleSpec,
+  scheduleKinds,
+  specProblems,
+} from "../src/schedule/schedule.ts";
 import { expectAgrees } from "../test/execute/engine-run.ts";
 import { casesOf } from "../test/onnx/cases.ts";
 
@@ -40,6 +45,7 @@ ${table(
     "chunks",
     "several stages on a device, in turn",
     "any placement",
+    "stages over devices that hold others too",
   ],
   scheduleKinds.map(scheduleRow),
 )}
@@ -86,7 +92,8 @@ function scheduleRow(kind: ScheduleKind): string[] {
     ...timings.map((timing) => mark(legal.includes(timing))),
     mark(isLegal(kind, { weights, chunks: 2 })),
     mark(isLegal(kind, { weights, stages: 4 })),
-    mark(isLegal(kind, { weights, placement: [1, 0] })),
+    mark(isLegal(kind, { weights, placement: [[1], [0]] })),
+    mark(isLegal(kind, { weights, stages: 3, placement: [[0], [1], [0, 1]] })),
   ];
 }
 
@@ -94,7 +101,7 @@ interface Choice {
   readonly weights: WeightTiming;
   readonly chunks?: number;
   readonly stages?: number;
-  readonly placement?: readonly number[];
+  readonly placement?: NonNullable<ScheduleSpec["placement"]>;
 }
 
 function isLegal(kind: ScheduleKind, choice: Choice): boolean {

@@ -89,12 +89,12 @@ interface Holding {
   place(rank: number): string;
 }
 
-/** Every replica is a whole pipeline on devices of its own, placed as the first one is; stages share all of its devices or none. */
+/** Every replica is a whole pipeline on devices of its own, placed as the first one is. */
 function replicaProblems(stages: readonly StageParts[]): readonly string[] {
   const counts = countProblems(stages);
   if (counts.length > 0) return counts;
   const holdings = stages.flatMap(holdingsOf);
-  const problems = [...crossingProblems(holdings), ...sharingProblems(holdings)];
+  const problems = crossingProblems(holdings);
   return problems.length > 0 ? problems : copyProblems(holdings);
 }
 
@@ -142,27 +142,6 @@ function crossingProblems(holdings: readonly Holding[]): readonly string[] {
           ];
     }),
   );
-}
-
-/** One problem for each stage that shares only some of its devices with an earlier one. */
-function sharingProblems(holdings: readonly Holding[]): readonly string[] {
-  return holdings.flatMap(({ stage, replica, devices }) => {
-    const other = holdings.find(
-      (earlier) =>
-        earlier.stage < stage &&
-        earlier.replica === replica &&
-        isPart(devices.filter((name) => earlier.devices.includes(name)).length, devices, earlier.devices),
-    );
-    if (other === undefined) return [];
-    const shared = devices.filter((name) => other.devices.includes(name));
-    return [
-      `stages[${stage}].devices: ${devices.join(", ")} here and ${other.devices.join(", ")} in stages[${other.stage}] have only ${shared.join(", ")} in common: stages share all of their devices or none`,
-    ];
-  });
-}
-
-function isPart(shared: number, some: readonly string[], others: readonly string[]): boolean {
-  return shared > 0 && (shared < some.length || shared < others.length);
 }
 
 /** Which device of a replica stands for a device of the first one is the same in all stages, both ways. */

@@ -130,23 +130,26 @@ export function devicesOfReplica(layout: Layout, replica: number): readonly numb
 }
 
 /**
- * The positions of the pipeline in a replica: the devices that hold one or several stages together, in their order, as indices into the
- * devices of the layout; by the first device. Without meshes every device is a position. All devices of a position do the same actions.
+ * The positions of the pipeline in a replica: devices that hold the same stages, and so do the same actions, as indices into the devices
+ * of the layout; by the first device. Without meshes every device is a position.
  */
 export function positionsOf(layout: Layout, replica = 0): readonly (readonly number[])[] {
-  const positions = layout.stages.map((_, stage) =>
-    ranksAt(layout, stage, replica).toSorted((a, b) => a - b),
-  );
-  const distinct = new Map(positions.map((ranks) => [ranks.join(), ranks]));
-  return [...distinct.values()].sort(([a = 0], [b = 0]) => a - b);
+  const positions = new Map<string, number[]>();
+  for (const device of layout.devices.keys()) {
+    const held = layout.stages.flatMap((_, stage) =>
+      ranksAt(layout, stage, replica).includes(device) ? [stage] : [],
+    );
+    if (held.length > 0) positions.set(held.join(), [...(positions.get(held.join()) ?? []), device]);
+  }
+  return [...positions.values()];
 }
 
-/** The index of every stage's position in the first replica among `positionsOf`. */
-export function positionOfStages(layout: Layout): readonly number[] {
+/** The positions of every stage in the first replica, as indices into `positionsOf`: several where it is split over them. */
+export function positionsOfStages(layout: Layout): readonly (readonly number[])[] {
   const positions = positionsOf(layout);
   return layout.stages.map((_, stage) => {
-    const first = deviceAt(layout, stage);
-    return positions.findIndex((devices) => devices.includes(first));
+    const ranks = ranksAt(layout, stage);
+    return positions.flatMap(([first = -1], position) => (ranks.includes(first) ? [position] : []));
   });
 }
 

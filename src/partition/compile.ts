@@ -4,11 +4,19 @@ import { type TrainingStep, trainingStep } from "../autodiff/training-step.ts";
 import { invariant, UserError } from "../base/errors.ts";
 import { flowsOf } from "../cost/flow.ts";
 import { typicalRates } from "../cost/node-work.ts";
-import { estimatedWork, type StageCosts, stageWork } from "../cost/stage-work.ts";
+import { estimatedWork, stageWork } from "../cost/stage-work.ts";
 import type { BatchShape } from "../data/dataset.ts";
 import type { DType } from "../graph/dtype.ts";
 import { layoutProblems, modelProblems } from "../layout/check.ts";
-import { chunksOf, deviceAt, type Layout, meshAxes, ranksAt, replicaCount } from "../layout/layout.ts";
+import {
+  chunksOf,
+  deviceAt,
+  type Layout,
+  meshAxes,
+  positionsOf,
+  ranksAt,
+  replicaCount,
+} from "../layout/layout.ts";
 import { buildForward, type ForwardGraph, type ModelSource } from "../model/forward.ts";
 import type { Initializer } from "../model/initializer.ts";
 import type { ParameterSpec, StateSpec } from "../model/model-builder.ts";
@@ -16,7 +24,7 @@ import type { Optimizer } from "../model/optimizer.ts";
 import type { Program } from "../program/program.ts";
 import { assertPrograms } from "../program/verify.ts";
 import { allActions, type Schedule } from "../schedule/action.ts";
-import { orderingCosts, scheduleSpec } from "../schedule/layout-spec.ts";
+import { type StageFacts, scheduleSpec, stageFacts } from "../schedule/layout-spec.ts";
 import { schedule } from "../schedule/schedule.ts";
 import type { Mesh } from "../shard/mesh.ts";
 import { settleParameters } from "../shard/settle.ts";
@@ -61,13 +69,13 @@ export function compileTraining(source: CompileSource, layout: Layout, shape: Ba
   const shared = sharedSource(source, layout, first);
   const held = layout.stages.map((stage) => stage.groups);
   const work = stageWork(estimatedWork(step, typicalRates), held, layout.weights === "fused");
-  const costs = orderingCosts(layout, work);
+  const facts = stageFacts(layout, work, step.states);
   const programs = partition({
     ...shared,
     weights: layout.weights,
     replicas: items.slices.map((slices, replica) => ({
       ...ownSteps(steps, slices),
-      schedule: scheduleOf(layout, replica, slices, costs),
+      schedule: scheduleOf(layout, replica, slices, facts),
       deviceOf: (stage, rank) => deviceAt(layout, stage, replica, rank),
     })),
   });
@@ -194,16 +202,20 @@ function scheduleOf(
   layout: Layout,
   replica: number,
   items: readonly (readonly ItemSlice[])[],
-  costs: readonly StageCosts[],
+  facts: StageFacts,
 ): Schedule {
-  const spec = scheduleSpec(layout, items.length, items[0]?.length ?? 1, costs);
+  const spec = scheduleSpec(layout, items.length, items[0]?.length ?? 1, facts);
   const order = schedule(spec);
-  const positions = new Map(
+  const positions = positionsOf(layout);
+  const positionOf = new Map(
     layout.stages.flatMap((_, stage) =>
-      ranksAt(layout, stage, replica).map((device) => [device, spec.placement?.[stage] ?? stage] as const),
+      ranksAt(layout, stage, replica).map((device, rank) => {
+        const original = deviceAt(layout, stage, 0, rank);
+        return [device, positions.findIndex((devices) => devices.includes(original))] as const;
+      }),
     ),
   );
-  return layout.devices.map((_, device) => order[positions.get(device) ?? -1] ?? []);
+  return layout.devices.map((_, device) => order[positionOf.get(device) ?? -1] ?? []);
 }
 
 /** The steps that a replica's items use, numbered afresh: joined weight gradients need items of one shape. */

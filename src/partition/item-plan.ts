@@ -5,11 +5,12 @@ import { stateNames } from "../autodiff/training-step.ts";
 import type { Graph, GraphInput, Node, Phase, ValueId } from "../graph/graph.ts";
 import { sizeOf, type TensorType } from "../graph/shape.ts";
 import type { Collective } from "../program/program.ts";
+import { isExchange } from "../shard/exchanges.ts";
 import { noMesh, rankCount } from "../shard/mesh.ts";
 import { splitGroup } from "../shard/sharded.ts";
 import type { SplitGraph } from "../shard/split-source.ts";
 import { type SplitOptions, splitItem } from "../shard/step.ts";
-import { cutSegments, isExchange, type Segment } from "./segments.ts";
+import { cutSegments, type Segment } from "./segments.ts";
 import type { PartitionStep, ReplicaSource } from "./source.ts";
 
 export interface ItemPlan {

@@ -9,8 +9,8 @@
  */
 
 import type { Graph, Node, ValueId } from "../graph/graph.ts";
-import type { OpOf } from "../graph/op.ts";
 import { subgraph } from "../graph/subgraph.ts";
+import { type CollectiveOp, isExchange } from "../shard/exchanges.ts";
 
 export interface Segment {
   readonly place: string;
@@ -37,13 +37,6 @@ export function cutSegments(graph: Graph, placeOf: (node: Node) => string): read
   order.sort((a, b) => a.level - b.level || a.first - b.first);
   const uses = usesOf(graph);
   return order.map(({ key }) => segmentOf(graph, members.get(key) as Node[], placeOf, uses));
-}
-
-export type CollectiveOp = OpOf<"all-reduce" | "all-gather" | "reduce-scatter">;
-
-/** Whether a node is an exchange between devices; each is a segment of its own. */
-export function isExchange(node: Node): node is Node & { readonly op: CollectiveOp } {
-  return node.op.kind === "all-reduce" || node.op.kind === "all-gather" || node.op.kind === "reduce-scatter";
 }
 
 function levelsOf(graph: Graph, placeOf: (node: Node) => string): readonly number[] {

@@ -19,6 +19,7 @@ import { lossMaker } from "./add-up.ts";
 import type { DeviceWriter } from "./device-writer.ts";
 import {
   devicesOfGroup,
+  devicesOfStage,
   exchangeInstruction,
   placeOfNode,
   runPlace,
@@ -57,6 +58,8 @@ export class UpdateWriter {
   readonly #guarded = new Set<number>();
   /** The device that makes each value, and the one where each gradient arises. */
   readonly #makers = new Map<ValueId, number>();
+  /** The devices that have the loss: it has been added up on all of them. */
+  readonly #lossDevices = new Set<number>();
   readonly #users = new Map<ValueId, Set<number>>();
 
   /** `split` says how the item graph has laid out what is updated; replicas may have `dealt` out the gradients. */
@@ -91,7 +94,10 @@ export class UpdateWriter {
     update.inputs.forEach(({ name }, value) => {
       const { of, rank } = partOf(this.#split, name);
       const spread = summed.has(of) ? split.outputs.get(of) : undefined;
-      if (spread !== undefined) this.#makers.set(value, source.deviceOf(spread.stage, rank));
+      if (spread === undefined) return;
+      this.#makers.set(value, source.deviceOf(spread.stage, rank));
+      if (of === lossOutput)
+        for (const device of devicesOfStage(spread.stage, source)) this.#lossDevices.add(device);
     });
     for (const segment of this.#segments) this.#register(segment);
     for (const device of this.#guardedDevices()) {
@@ -111,7 +117,7 @@ export class UpdateWriter {
     });
   }
 
-  /** The scale that a device has, or gets. */
+  /** The scale that a device has, or gets; all scales are equal. */
   #scaleOf(device: number): ValueId | undefined {
     const own = this.#scales.find(
       (value) => this.#makers.get(value) === device || this.#users.get(value)?.has(device) === true,
@@ -145,7 +151,8 @@ export class UpdateWriter {
     return this.#writers.filter(({ device }) => this.#source.schedule[device]?.length !== 0);
   }
 
-  #addUser(value: ValueId, device: number): void {
+  #addUser(used: ValueId, device: number): void {
+    const value = this.#valueOf(used, device);
     this.#users.set(value, (this.#users.get(value) ?? new Set<number>()).add(device));
   }
 
@@ -185,12 +192,19 @@ export class UpdateWriter {
     });
   }
 
+  /** What a device reads where the graph says `value`: it needs one scale only. */
+  #valueOf(value: ValueId, device: number): ValueId {
+    const scale = this.#scales.includes(value) ? this.#scaleOf(device) : undefined;
+    return scale ?? value;
+  }
+
   /** The buffer of a value, received if it is made elsewhere. */
-  #input(writer: DeviceWriter, value: ValueId): number {
+  #input(writer: DeviceWriter, used: ValueId): number {
+    const value = this.#valueOf(used, writer.device);
     const from = this.#makers.get(value);
     const spec = this.#specOf(value, writer.device);
     const buffer = writer.buffer(spec);
-    if (from !== undefined && from !== writer.device)
+    if (from !== undefined && !this.#has(value, writer.device))
       this.#mail.receive(from, writer.device, buffer, spec.name);
     return buffer;
   }
@@ -231,7 +245,7 @@ export class UpdateWriter {
     if (from === undefined) return;
     const spec = this.#specOf(value, from);
     for (const to of this.#users.get(value) ?? []) {
-      if (to !== from)
+      if (!this.#has(value, to))
         this.#mail.send(from, to, (this.#writers[from] as DeviceWriter).buffer(spec), spec.name);
     }
   }
@@ -287,7 +301,14 @@ export class UpdateWriter {
     if (input === undefined) return { name: `U%${this.#nameOf(value)}`, type, kind: "activation" };
     const { of: name, block } = partOf(this.#split, input.name);
     if (name !== lossOutput) return { name, type, kind: kindOf(input), ...(block && { block }) };
-    return { name, type, kind: this.#makers.get(value) === device ? "result" : "activation" };
+    return { name, type, kind: this.#has(value, device) ? "result" : "activation" };
+  }
+
+  /** Whether a device has a value without being sent it. The loss and the scale are made by all devices of a mesh. */
+  #has(value: ValueId, device: number): boolean {
+    if (this.#scales.includes(value)) return this.#scales.some((scale) => this.#makers.get(scale) === device);
+    const { of } = partOf(this.#split, this.#update.inputs[value]?.name ?? "");
+    return of === lossOutput ? this.#lossDevices.has(device) : this.#makers.get(value) === device;
   }
 }
 

@@ -16,7 +16,7 @@ import type { Graph } from "../graph/graph.ts";
 import type { Layout, LayoutStage } from "../layout/layout.ts";
 import { buildForward } from "../model/forward.ts";
 import { type CompileSource, groupsOf } from "../partition/compile.ts";
-import { orderingCosts } from "../schedule/layout-spec.ts";
+import { type StageFacts, stageFacts } from "../schedule/layout-spec.ts";
 
 /** Measured seconds of one group for the mini-batch `shape` as one item on a device of speed 1, sliced as a place of its own. */
 export type MeasuredCosts = ReadonlyMap<string, StageCosts>;
@@ -34,8 +34,8 @@ export interface WorkBook {
   item(item: BatchShape, total: BatchShape): ItemWork;
   /** `stageWork` for the stages of a layout. */
   stages(item: ItemWork, stages: readonly LayoutStage[], fused: boolean): readonly StageWork[];
-  /** `orderingCosts` for the items of a layout. */
-  ordering(item: ItemWork, layout: Layout): readonly StageCosts[];
+  /** `stageFacts` for the items of a layout. */
+  facts(item: ItemWork, layout: Layout): StageFacts;
   /** The memory of groups as one stage. */
   memory(item: ItemWork, groups: readonly string[], fused: boolean): PlaceMemory;
   flows(item: ItemWork): readonly Flow[];
@@ -68,8 +68,10 @@ export function workBook(options: WorkOptions): WorkBook {
       return factors === undefined ? work : scaled.get(work, "", () => scale(work, factors));
     },
     stages: stagesOf,
-    ordering: (item, layout) =>
-      orderingCosts(layout, stagesOf(typicalOf(item), layout.stages, layout.weights === "fused")),
+    facts: (item, layout) => {
+      const work = stagesOf(typicalOf(item), layout.stages, layout.weights === "fused");
+      return stageFacts(layout, work, item.step.states);
+    },
     memory: (item, groups, fused) =>
       memories.get(item, JSON.stringify([fused, groups]), () =>
         placeMemory(item.step, new Set(groups), fused),

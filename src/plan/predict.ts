@@ -7,7 +7,7 @@ import { incomingBytes } from "../cost/flow.ts";
 import type { Rates } from "../cost/node-work.ts";
 import { type ItemWork, type StageWork, stageWork } from "../cost/stage-work.ts";
 import { type BatchShape, shapeKey } from "../data/dataset.ts";
-import { chunksOf, type Layout, positionOfStages, positionsOf } from "../layout/layout.ts";
+import { chunksOf, type Layout, positionsOf, positionsOfStages } from "../layout/layout.ts";
 import { evenParts, groupsOf } from "../partition/compile.ts";
 import type { Action, Schedule, StageEdge, Work } from "../schedule/action.ts";
 import { scheduleSpec } from "../schedule/layout-spec.ts";
@@ -110,7 +110,7 @@ function orderOf({ book }: PredictSource, layout: Layout, shape: BatchShape) {
   const items = itemsOf(book, layout, shape);
   const [[first]] = items.grid as readonly [readonly [ItemWork]];
   const chunks = items.grid[0]?.length ?? 1;
-  const spec = scheduleSpec(layout, items.grid.length, chunks, book.ordering(first, layout));
+  const spec = scheduleSpec(layout, items.grid.length, chunks, book.facts(first, layout));
   return { items, first, spec, order: schedule(spec) };
 }
 
@@ -245,12 +245,11 @@ function durationsOf(
 
 function updateSeconds(book: WorkBook, layout: Layout, shape: BatchShape, speeds: readonly number[]): number {
   const update = book.update(shape);
-  const positions = positionOfStages(layout);
+  const positions = positionsOfStages(layout);
   const times = new Map<number, number>();
   layout.stages.forEach(({ groups }, stage) => {
     const time = groups.reduce((sum, group) => sum + (update.get(group) ?? 0), 0) / (speeds[stage] ?? 1);
-    const position = positions[stage] as number;
-    times.set(position, (times.get(position) ?? 0) + time);
+    for (const position of positions[stage] ?? []) times.set(position, (times.get(position) ?? 0) + time);
   });
   return Math.max(0, ...times.values());
 }

@@ -5,8 +5,10 @@
  * An item (micro-batch m, chunk c) goes forward through the stages in time order and back in reverse:
  *
  *     F(s,m,c) needs  F(earlier stages,m,c)  and  F(s,m,c-1)                  carried state
- *     B(s,m,c) needs  F(s,m,c),  B(later stages,m,c)  and  B(s,m,c+1)         gradient of the carried state
+ *     B(s,m,c) needs  F(s,m,c),  B(later stages,m,c)  and  B(s,m,c+1)         gradient of the carried state, if it carries any
  *     W(s,m,c) needs  B(s,m,c)
+ *
+ * F and B of a stage on several devices are done by all of them together, its W by each for itself.
  *
  * A schedule that is legal for the chain of stages is legal for every graph of stages, because each edge
  * earlier → later is implied by the chain.
@@ -29,7 +31,10 @@ export interface Action extends Item {
   readonly stage: number;
 }
 
-/** For each device the actions it runs, in order. */
+/** By stage the devices that hold it: one, or several that share the work of each of its actions. */
+export type Placement = readonly (readonly number[])[];
+
+/** For each device the actions it runs, in order; an action of several devices stands with each of them. */
 export type Schedule = readonly (readonly Action[])[];
 
 /** Values flow from the first stage of the pair to the second; the first is always the smaller number. */
@@ -53,6 +58,8 @@ export interface Work {
   readonly weights: Weights;
   /** The graph of stages; without it the stages form a chain. */
   readonly edges?: readonly StageEdge[];
+  /** By stage whether it carries state from chunk to chunk; without it all do. */
+  readonly carries?: readonly boolean[];
 }
 
 /** Answers for one piece of work: what an action waits for, and a dense number for every action. */
@@ -71,6 +78,7 @@ const phaseNumber: { readonly [P in Phase]: number } = { F: 0, B: 1, W: 2 };
 export function rulesOf(work: Work): Rules {
   const { stages, microBatches, chunks } = work;
   const { before, after } = neighbours(work);
+  const carries = (stage: number): boolean => work.carries?.[stage] ?? true;
   const backward = work.weights === "fused" ? "W" : "B";
   return {
     count: 3 * stages * microBatches * chunks,
@@ -87,7 +95,9 @@ export function rulesOf(work: Work): Rules {
         case "B": {
           const needs = (after[stage] ?? []).map((to): Action => ({ ...action, phase: backward, stage: to }));
           needs.push({ ...action, phase: "F" });
-          return chunk < chunks - 1 ? [...needs, { phase, stage, microBatch, chunk: chunk + 1 }] : needs;
+          return chunk < chunks - 1 && carries(stage)
+            ? [...needs, { phase, stage, microBatch, chunk: chunk + 1 }]
+            : needs;
         }
         case "W":
           return [{ ...action, phase: "B" }];

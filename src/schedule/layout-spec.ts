@@ -1,15 +1,22 @@
 /** What a layout asks of a schedule. */
 
-import type { StageCosts, StageWork } from "../cost/stage-work.ts";
-import { type Layout, meshSize, positionOfStages, positionsOf } from "../layout/layout.ts";
+import type { StageWork } from "../cost/stage-work.ts";
+import { type Layout, meshSize, positionsOf, positionsOfStages } from "../layout/layout.ts";
+import type { StateSpec } from "../model/model-builder.ts";
 import type { ScheduleSpec } from "./schedule.ts";
 
-/** The schedule of one replica of `layout`, over so many items; its devices are `positionsOf(layout)`, whose devices all do the same. */
+/** What a schedule may know of the stages beyond their number. */
+export type StageFacts = Pick<ScheduleSpec, "costs" | "carries">;
+
+/**
+ * The schedule of one replica of `layout`, over so many items; its devices are `positionsOf(layout)`. All devices of a position do the
+ * same.
+ */
 export function scheduleSpec(
   layout: Layout,
   microBatches: number,
   chunks: number,
-  costs?: readonly StageCosts[],
+  facts: StageFacts = {},
 ): ScheduleSpec {
   return {
     kind: layout.schedule,
@@ -18,20 +25,29 @@ export function scheduleSpec(
     microBatches,
     chunks,
     weights: layout.weights,
-    placement: positionOfStages(layout),
-    ...(costs && { costs }),
+    placement: positionsOfStages(layout),
+    ...facts,
   };
 }
 
 /**
- * What the stages of `layout` cost, by which the wavefront finds its order; `work` is theirs for one item. It is always estimated with
- * typical rates, never measured, so that a model runs in the same order under the same layout everywhere.
+ * By what the wavefront finds its order for `layout`: what stages cost (`work` is theirs for one item), and which of them have one of
+ * `states` that is carried from chunk to chunk. Costs are always estimated with typical rates, never measured, so that a model runs in the
+ * same order under the same layout everywhere.
  */
-export function orderingCosts(layout: Layout, work: readonly StageWork[]): readonly StageCosts[] {
-  return layout.stages.map((stage, i) => {
-    const { F, B, W } = (work[i] as StageWork).seconds;
-    const threads = layout.devices.find(({ name }) => name === stage.devices[0])?.threads ?? 1;
-    const speed = threads * meshSize(stage);
-    return { F: F / speed, B: B / speed, W: W / speed };
-  });
+export function stageFacts(
+  layout: Layout,
+  work: readonly StageWork[],
+  states: readonly StateSpec[],
+): StageFacts {
+  const carrying = states.flatMap(({ kind, group }) => (kind === "carried" ? [group] : []));
+  return {
+    costs: layout.stages.map((stage, i) => {
+      const { F, B, W } = (work[i] as StageWork).seconds;
+      const threads = layout.devices.find(({ name }) => name === stage.devices[0])?.threads ?? 1;
+      const speed = threads * meshSize(stage);
+      return { F: F / speed, B: B / speed, W: W / speed };
+    }),
+    carries: layout.stages.map(({ groups }) => carrying.some((group) => groups.includes(group))),
+  };
 }

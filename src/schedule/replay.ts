@@ -1,6 +1,6 @@
 /**
  * Runs a schedule on paper: every device performs its actions strictly in order and blocks until what the next
- * one needs has ended elsewhere. The outcome is exact for given durations, so that a schedule can be compared
+ * one needs has ended elsewhere, and until all devices of its stage have come to it. The outcome is exact for given durations, so that a schedule can be compared
  * with the closed forms of the papers, and a deadlock is found before anything runs.
  */
 import { type Action, type Rules, rulesOf, type Schedule, type Work } from "./action.ts";
@@ -18,12 +18,13 @@ export interface TimedAction {
   readonly end: number;
 }
 
-/** A device that can never go on: its next action waits for actions that do not end. */
+/** A device that can never go on: its next action waits for actions that do not end, or for devices that do not come to it. */
 export interface StuckDevice {
   readonly device: number;
   readonly position: number;
   readonly action: Action;
   readonly waitsFor: readonly Action[];
+  readonly absent: readonly number[];
 }
 
 /** The course of a replayed schedule. */
@@ -66,43 +67,71 @@ export function replay(schedule: Schedule, work: Work, costs: ReplayCosts): Repl
 
 interface Run {
   readonly timed: TimedAction[][];
-  /** When each action ended, by id. */
-  readonly ends: (number | undefined)[];
-  /** The device each action runs on, by id. */
-  readonly places: (number | undefined)[];
+  /** The devices that each action runs on, by id. */
+  readonly places: (readonly number[] | undefined)[];
+  /** On how many of them it has ended, and when it last did, by id. */
+  readonly ended: number[];
+  readonly latest: number[];
 }
 
 function startRun(schedule: Schedule, rules: Rules): Run {
-  const places: (number | undefined)[] = [];
+  const places: (readonly number[] | undefined)[] = [];
   for (const [device, actions] of schedule.entries())
-    for (const action of actions) places[rules.id(action)] = device;
-  return { timed: schedule.map(() => []), ends: [], places };
+    for (const action of actions) {
+      const known = places[rules.id(action)] ?? [];
+      if (!known.includes(device)) places[rules.id(action)] = [...known, device];
+    }
+  return { timed: schedule.map(() => []), places, ended: [], latest: [] };
 }
 
+/** Performs the next action of a device, if it can start: with all devices of its stage, or alone if it is a W. */
 function advance(run: Run, schedule: Schedule, device: number, rules: Rules, costs: ReplayCosts): boolean {
-  const timed = run.timed[device] ?? [];
-  const action = schedule[device]?.[timed.length];
-  if (action === undefined) return false;
-  let start = timed.at(-1)?.end ?? 0;
+  const action = nextOf(run, schedule, device);
+  if (action === undefined || absentees(run, schedule, action, rules).length > 0) return false;
+  const id = rules.id(action);
+  const devices = action.phase === "W" ? [device] : (run.places[id] ?? []);
+  let start = Math.max(...devices.map((one) => run.timed[one]?.at(-1)?.end ?? 0));
   for (const need of rules.dependencies(action)) {
-    const id = rules.id(need);
-    const end = run.ends[id];
+    const needed = rules.id(need);
+    const end = endOf(run, needed);
     if (end === undefined) return false;
-    start = Math.max(start, run.places[id] === device ? end : end + costs.transfer);
+    const isHere = devices.every((one) => run.places[needed]?.includes(one));
+    start = Math.max(start, isHere ? end : end + costs.transfer);
   }
   const end = start + costs.durations(action);
-  timed.push({ action, start, end });
-  run.ends[rules.id(action)] ??= end;
+  for (const one of devices) run.timed[one]?.push({ action, start, end });
+  run.ended[id] = (run.ended[id] ?? 0) + devices.length;
+  run.latest[id] = Math.max(run.latest[id] ?? 0, end);
   return true;
 }
 
+function nextOf(run: Run, schedule: Schedule, device: number): Action | undefined {
+  return schedule[device]?.[run.timed[device]?.length ?? 0];
+}
+
+/** When an action has ended on all of its devices; undefined as long as it has not. */
+function endOf(run: Run, id: number): number | undefined {
+  const devices = run.places[id]?.length;
+  return devices !== undefined && (run.ended[id] ?? 0) >= devices ? run.latest[id] : undefined;
+}
+
+/** The devices that `action` waits for, because their next action is another one. */
+function absentees(run: Run, schedule: Schedule, action: Action, rules: Rules): readonly number[] {
+  const id = rules.id(action);
+  const devices = action.phase === "W" ? [] : (run.places[id] ?? []);
+  return devices.filter((device) => {
+    const next = nextOf(run, schedule, device);
+    return next === undefined || rules.id(next) !== id;
+  });
+}
+
 function stuckDevices(run: Run, schedule: Schedule, rules: Rules): StuckDevice[] {
-  return schedule.flatMap((actions, device) => {
-    const position = run.timed[device]?.length ?? 0;
-    const action = actions[position];
+  return schedule.flatMap((_, device) => {
+    const action = nextOf(run, schedule, device);
     if (action === undefined) return [];
-    const waitsFor = rules.dependencies(action).filter((need) => run.ends[rules.id(need)] === undefined);
-    return [{ device, position, action, waitsFor }];
+    const waitsFor = rules.dependencies(action).filter((need) => endOf(run, rules.id(need)) === undefined);
+    const position = run.timed[device]?.length ?? 0;
+    return [{ device, position, action, waitsFor, absent: absentees(run, schedule, action, rules) }];
   });
 }
 

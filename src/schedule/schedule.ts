@@ -5,7 +5,7 @@
 import { UserError } from "../base/errors.ts";
 import type { StageCosts } from "../cost/stage-work.ts";
 import { type ScheduleName, scheduleNames } from "../layout/layout.ts";
-import type { Schedule, StageEdge, Weights, Work } from "./action.ts";
+import type { Placement, Schedule, StageEdge, Weights, Work } from "./action.ts";
 import { type Grid, gpipe, interleaved, naive, oneForwardOneBackward, zeroBubble } from "./fixed.ts";
 import { wavefront } from "./wavefront.ts";
 
@@ -19,8 +19,8 @@ export const scheduleKinds: readonly ScheduleKind[] = scheduleNames;
 export interface ScheduleSpec extends Work {
   readonly kind: ScheduleKind;
   readonly devices: number;
-  /** The device of each stage; without it stage s is on device s mod devices. */
-  readonly placement?: readonly number[];
+  /** The devices of each stage, several where they do it together; without it stage s is on device s mod devices. */
+  readonly placement?: Placement;
   /** Estimated durations per stage, in any unit, for `wavefront`; without them F = B = W = 1. */
   readonly costs?: readonly StageCosts[];
 }
@@ -31,7 +31,8 @@ export function schedule(spec: ScheduleSpec): Schedule {
   if (problems.length > 0) throw new UserError(`cannot build the schedule ${spec.kind}`, problems);
   const placement = placementOf(spec);
   const local: number[][] = Array.from({ length: spec.devices }, () => []);
-  for (const [stage, device] of placement.entries()) local[device]?.push(stage);
+  for (const [stage, devices] of placement.entries())
+    for (const device of devices) local[device]?.push(stage);
   const grid: Grid = {
     local,
     microBatches: spec.microBatches,
@@ -58,9 +59,9 @@ export function schedule(spec: ScheduleSpec): Schedule {
   }
 }
 
-/** The device of each stage of `spec`. */
-function placementOf(spec: Pick<ScheduleSpec, "stages" | "devices" | "placement">): readonly number[] {
-  return spec.placement ?? Array.from({ length: spec.stages }, (_, stage) => stage % spec.devices);
+/** The devices of each stage of `spec`. */
+function placementOf(spec: Pick<ScheduleSpec, "stages" | "devices" | "placement">): Placement {
+  return spec.placement ?? Array.from({ length: spec.stages }, (_, stage) => [stage % spec.devices]);
 }
 
 /** Why `schedule(spec)` would refuse; empty if it would not. */
@@ -81,21 +82,25 @@ export function specProblems(spec: ScheduleSpec): readonly string[] {
 
 function placementProblems(spec: ScheduleSpec): string[] {
   const { stages, devices, placement } = spec;
-  if (stages < devices)
-    return [
-      `${devices} devices need at least ${devices} stages, got ${stages}: split the model further or use fewer devices`,
-    ];
-  if (placement === undefined) return [];
-  if (placement.length !== stages)
-    return [`placement must name one device for each of the ${stages} stages, got ${placement.length}`];
-  const unknown = placement.flatMap((device, stage) =>
-    Number.isInteger(device) && device >= 0 && device < devices
+  if (placement === undefined)
+    return stages >= devices
       ? []
-      : [`stage ${stage} is placed on device ${device}, but the devices are 0 to ${devices - 1}`],
-  );
+      : [
+          `${devices} devices need at least ${devices} stages, got ${stages}: split the model further or use fewer devices`,
+        ];
+  if (placement.length !== stages)
+    return [`placement must name the devices of each of the ${stages} stages, got ${placement.length}`];
+  const unknown = placement.flatMap((held, stage) => [
+    ...(held.length === 0 ? [`stage ${stage} is placed on no device`] : []),
+    ...held.flatMap((device) =>
+      Number.isInteger(device) && device >= 0 && device < devices
+        ? []
+        : [`stage ${stage} is placed on device ${device}, but the devices are 0 to ${devices - 1}`],
+    ),
+  ]);
   if (unknown.length > 0) return unknown;
   return Array.from({ length: devices }, (_, device) => device)
-    .filter((device) => !placement.includes(device))
+    .filter((device) => !placement.some((held) => held.includes(device)))
     .map((device) => `device ${device} holds no stage`);
 }
 
@@ -157,7 +162,7 @@ function oneStagePerDevice(spec: ScheduleSpec): string[] {
     return [
       `${kind} holds one stage per device, got ${stages} stages on ${devices} devices: use interleaved-1f1b, gpipe or wavefront`,
     ];
-  return inTurn(spec) ? [] : [`${kind} needs stage s on device s, got ${placementOf(spec).join(", ")}`];
+  return inTurn(spec) ? [] : [`${kind} needs stage s on device s, got ${showPlacement(spec)}`];
 }
 
 function wholeRounds(spec: ScheduleSpec): string[] {
@@ -167,11 +172,16 @@ function wholeRounds(spec: ScheduleSpec): string[] {
     return [
       `${kind} holds equally many stages on each device, but ${devices} devices do not divide ${stages} stages`,
     ];
-  return inTurn(spec)
-    ? []
-    : [`${kind} needs stage s on device s mod ${devices}, got ${placementOf(spec).join(", ")}`];
+  return inTurn(spec) ? [] : [`${kind} needs stage s on device s mod ${devices}, got ${showPlacement(spec)}`];
 }
 
 function inTurn(spec: ScheduleSpec): boolean {
-  return placementOf(spec).every((device, stage) => device === stage % spec.devices);
+  return placementOf(spec).every((held, stage) => held.length === 1 && held[0] === stage % spec.devices);
+}
+
+/** `0, 1, 0 and 1`: the devices of every stage. */
+function showPlacement(spec: ScheduleSpec): string {
+  return placementOf(spec)
+    .map((held) => held.join(" and "))
+    .join(", ");
 }

@@ -1,5 +1,5 @@
 /**
- * Proof that a schedule does the work: every action exactly once, each stage on one device, nothing before what it
+ * Proof that a schedule does the work: every action exactly once on each device of its stage, nothing before what it
  * needs, no deadlock. Schedules of ours pass by construction; this is for those that people write by hand, and
  * for the tests.
  */
@@ -18,7 +18,7 @@ export interface ScheduleProblem {
 export function verifySchedule(schedule: Schedule, work: Work): readonly ScheduleProblem[] {
   const unknown = unknownActions(schedule, work);
   if (unknown.length > 0) return unknown;
-  const counted = [...countProblems(schedule, work), ...splitStages(schedule, work)];
+  const counted = countProblems(schedule, work);
   const ordered = [...orderProblems(schedule, work), ...weightProblems(schedule, work)];
   if (counted.length > 0 || ordered.length > 0) return [...counted, ...ordered];
   return deadlocks(schedule, work);
@@ -73,41 +73,36 @@ function unknownActions(schedule: Schedule, work: Work): ScheduleProblem[] {
   });
 }
 
+/** Every device that runs an action of a stage must run all of them, each once. */
 function countProblems(schedule: Schedule, work: Work): ScheduleProblem[] {
   const rules = rulesOf(work);
-  const first = new Map<number, string>();
-  const problems: ScheduleProblem[] = [];
-  for (const { device, position, action } of located(schedule)) {
-    const earlier = first.get(rules.id(action));
-    if (earlier === undefined) first.set(rules.id(action), at(device, position));
-    else
-      problems.push({
-        device,
-        message: `${at(device, position)}: ${printAction(action)} was already run by ${earlier}`,
-      });
-  }
-  for (const action of allActions(work)) {
-    if (first.has(rules.id(action))) continue;
-    const device = Math.max(
-      schedule.findIndex((actions) => actions.some(({ stage }) => stage === action.stage)),
-      0,
-    );
-    problems.push({ device, message: `${printAction(action)} is missing` });
-  }
-  return problems;
-}
-
-function splitStages(schedule: Schedule, work: Work): ScheduleProblem[] {
-  return Array.from({ length: work.stages }, (_, stage) => stage).flatMap((stage) => {
-    const holders = [...schedule.keys()].filter((device) =>
-      schedule[device]?.some((action) => action.stage === stage),
-    );
-    const [owner, ...others] = holders;
-    return others.map((device) => ({
-      device,
-      message: `device ${device}: stage ${stage} also runs on device ${owner}, but its parameters live on one device`,
-    }));
+  const repeated = schedule.flatMap((actions, device) => {
+    const first = new Map<number, number>();
+    return actions.flatMap((action, position) => {
+      const earlier = first.get(rules.id(action));
+      if (earlier === undefined) first.set(rules.id(action), position);
+      return earlier === undefined
+        ? []
+        : [
+            {
+              device,
+              message: `${at(device, position)}: ${printAction(action)} was already run by ${at(device, earlier)}`,
+            },
+          ];
+    });
   });
+  const missing = allActions(work).flatMap((action) => {
+    const holders = [...schedule.keys()].filter((device) =>
+      schedule[device]?.some(({ stage }) => stage === action.stage),
+    );
+    if (holders.length === 0) return [{ device: 0, message: `${printAction(action)} is missing` }];
+    return holders.flatMap((device) => {
+      if (schedule[device]?.some((other) => rules.id(other) === rules.id(action))) return [];
+      const held = holders.length > 1 ? ` on device ${device}, which holds stage ${action.stage} too` : "";
+      return [{ device, message: `${printAction(action)} is missing${held}` }];
+    });
+  });
+  return [...repeated, ...missing];
 }
 
 /** Dependencies between two actions of one device must be met by the order of that device alone. */
@@ -167,12 +162,13 @@ function sameMicroBatch(a: Action, b: Action): boolean {
 
 function deadlocks(schedule: Schedule, work: Work): ScheduleProblem[] {
   return replay(schedule, work, uniformCosts(1, 1, 1)).stuck.map(
-    ({ device, position, action, waitsFor }) => ({
-      device,
-      message:
-        `${at(device, position)}: ${printAction(action)} waits for ever for ` +
-        `${waitsFor.map(printAction).join(" and ")} (deadlock)`,
-    }),
+    ({ device, position, action, waitsFor, absent }) => {
+      const awaited = [...waitsFor.map(printAction), ...absent.map((other) => `device ${other}`)];
+      return {
+        device,
+        message: `${at(device, position)}: ${printAction(action)} waits for ever for ${awaited.join(" and ")} (deadlock)`,
+      };
+    },
   );
 }
 

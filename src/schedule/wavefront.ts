@@ -13,18 +13,30 @@
  *     F that is ready     unless the stage already holds as many items as it may
  *     W                   nobody waits for it: it fills what would be a bubble
  *
+ * F and B of a stage that several devices share start when all of them are free; a device that is free before the
+ * others runs what else fits until then. Where a stage carries no state from chunk to chunk, its B come as they get
+ * ready, and not only in reverse: a decoder begins with its B while later chunks still go forward.
+ *
  * On S stages with C chunks, stage s holds at most C + 2(S-1-s) items between F and B: C so that the first B can
  * start at all, the rest so that F fills the way to the last stage and back. Between F and W it holds at most
  * C + 2(S-1) items with weights per item, 2C + 2(S-1) per micro-batch, and all of them with deferred weights.
  */
 import { invariant } from "../base/errors.ts";
 import type { StageCosts } from "../cost/stage-work.ts";
-import { type Action, type Rules, rulesOf, type Schedule, type Work } from "./action.ts";
+import {
+  type Action,
+  type Item,
+  type Placement,
+  type Rules,
+  rulesOf,
+  type Schedule,
+  type Work,
+} from "./action.ts";
 
-/** Work with its place: `placement[stage]` is the device of a stage. */
+/** Work with its place. */
 export interface PlacedWork extends Work {
   readonly devices: number;
-  readonly placement: readonly number[];
+  readonly placement: Placement;
   /** Estimated durations per stage in any unit; the best order depends on their ratios. */
   readonly costs: readonly StageCosts[];
 }
@@ -32,7 +44,7 @@ export interface PlacedWork extends Work {
 /** The order found by list scheduling; never deadlocks, because it is the record of a run. */
 export function wavefront(work: PlacedWork): Schedule {
   const state = startState(work);
-  const total = state.rules.count;
+  const total = work.placement.reduce((sum, devices) => sum + 3 * items(work) * devices.length, 0);
   let time = 0;
   while (state.done < total) {
     invariant(Number.isFinite(time), "the wavefront came to a stop");
@@ -51,9 +63,13 @@ export function wavefront(work: PlacedWork): Schedule {
 /** How far one stage has come. */
 interface StageState {
   readonly stage: number;
+  readonly devices: readonly number[];
+  /** Items that are through with F, which comes in their order. */
   forward: number;
-  backward: number;
-  weights: number;
+  /** Items that are through with B, in the order in which they were: micro-batch by micro-batch. */
+  readonly backward: Item[];
+  /** How many of `backward` are through with W, by device. */
+  readonly weights: number[];
 }
 
 interface State {
@@ -62,13 +78,16 @@ interface State {
   readonly free: number[];
   readonly ends: (number | undefined)[];
   readonly stages: readonly (readonly StageState[])[];
+  /** Actions that stand in `order`. */
   done: number;
 }
 
 function startState(work: PlacedWork): State {
   const stages: StageState[][] = Array.from({ length: work.devices }, () => []);
-  for (const [stage, device] of work.placement.entries())
-    stages[device]?.push({ stage, forward: 0, backward: 0, weights: 0 });
+  for (const [stage, devices] of work.placement.entries()) {
+    const state: StageState = { stage, devices, forward: 0, backward: [], weights: [] };
+    for (const device of devices) stages[device]?.push(state);
+  }
   return {
     rules: rulesOf(work),
     order: stages.map(() => []),
@@ -79,74 +98,114 @@ function startState(work: PlacedWork): State {
   };
 }
 
+/** What a device may do next: actions of one stage that run as one piece, on these devices at once. */
+interface Choice {
+  readonly stage: StageState;
+  readonly devices: readonly number[];
+  readonly actions: readonly Action[];
+}
+
+/**
+ * Starts the first choice of a device of which all devices are free. While it waits for others, what comes after may run if it ends in
+ * time.
+ */
 function startNext(state: State, work: PlacedWork, device: number, time: number): boolean {
-  const stages = state.stages[device] ?? [];
-  const last = state.order[device]?.at(-1)?.phase;
-  const forwardFirst = last !== undefined && last !== "F";
-  const actions =
-    (forwardFirst ? nextForward(state, work, stages, time) : undefined) ??
-    nextBackward(state, work, stages, time) ??
-    nextForward(state, work, stages, time) ??
-    nextWeights(work, stages);
-  if (actions === undefined) return false;
+  let deadline = Number.POSITIVE_INFINITY;
+  for (const choice of choicesOf(state, work, device, time)) {
+    const ready = Math.max(...choice.devices.map((one) => state.free[one] ?? 0));
+    if (ready > time) deadline = Math.min(deadline, ready);
+    else if (time + durationOf(choice, work) <= deadline) {
+      start(state, work, choice, time);
+      return true;
+    }
+  }
+  return false;
+}
+
+function durationOf({ actions }: Choice, { costs }: PlacedWork): number {
+  return actions.reduce((sum, { stage, phase }) => sum + (costs[stage]?.[phase] ?? 0), 0);
+}
+
+function start(state: State, work: PlacedWork, { stage, devices, actions }: Choice, time: number): void {
   let end = time;
   for (const action of actions) {
     end += work.costs[action.stage]?.[action.phase] ?? 0;
-    state.ends[state.rules.id(action)] = end;
-    state.order[device]?.push(action);
+    const id = state.rules.id(action);
+    state.ends[id] = Math.max(state.ends[id] ?? 0, end);
+    for (const device of devices) {
+      state.order[device]?.push(action);
+      if (action.phase === "W") stage.weights[device] = doneWeights(stage, device) + 1;
+    }
+    if (action.phase === "F") stage.forward++;
+    else if (action.phase === "B") stage.backward.push(action);
   }
-  state.free[device] = end;
-  state.done += actions.length;
-  return true;
+  for (const device of devices) state.free[device] = end;
+  state.done += actions.length * devices.length;
+}
+
+function choicesOf(state: State, work: PlacedWork, device: number, time: number): readonly Choice[] {
+  const stages = state.stages[device] ?? [];
+  const last = state.order[device]?.at(-1)?.phase;
+  const forward = nextForward(state, work, stages, time);
+  const backward = nextBackward(state, work, stages, time);
+  const forwardFirst = last !== undefined && last !== "F";
+  const choices = [
+    ...(forwardFirst ? [forward, backward] : [backward, forward]),
+    nextWeights(work, stages, device),
+  ];
+  return choices.filter((choice) => choice !== undefined);
 }
 
 /** The B of the oldest micro-batch, together with its W when they are one piece. */
 function nextBackward(state: State, work: Work, stages: readonly StageState[], time: number) {
-  let best: { action: Action; stage: StageState } | undefined;
-  for (const stage of stages) {
-    const action = backwardAction(work, stage.stage, stage.backward);
-    if (stage.backward === items(work) || !isReady(state, action, time)) continue;
-    if (best === undefined || isBefore(action, best.action)) best = { action, stage };
-  }
+  const ready = stages.flatMap((stage) => {
+    const action = openBackward(work, stage).find((one) => isReady(state, one, time));
+    return action === undefined ? [] : [{ stage, action }];
+  });
+  const [best] = ready.sort(byAge);
   if (best === undefined) return undefined;
-  best.stage.backward++;
-  if (work.weights !== "fused") return [best.action];
-  best.stage.weights++;
-  return [best.action, { ...best.action, phase: "W" as const }];
+  const { stage, action } = best;
+  const actions: readonly Action[] =
+    work.weights === "fused" ? [action, { ...action, phase: "W" }] : [action];
+  return { stage, devices: stage.devices, actions };
 }
 
 /** The F of the oldest item whose stage may still hold one more. */
 function nextForward(state: State, work: Work, stages: readonly StageState[], time: number) {
-  let best: { action: Action; stage: StageState } | undefined;
-  for (const stage of stages) {
-    const action = forwardAction(work, stage.stage, stage.forward);
-    if (stage.forward === items(work) || isFull(work, stage) || !isReady(state, action, time)) continue;
-    if (best === undefined || isBefore(action, best.action)) best = { action, stage };
-  }
-  if (best === undefined) return undefined;
-  best.stage.forward++;
-  return [best.action];
+  const ready = stages.flatMap((stage) => {
+    const action = openForward(work, stage);
+    return action === undefined || isFull(work, stage) || !isReady(state, action, time)
+      ? []
+      : [{ stage, action }];
+  });
+  const [best] = ready.sort(byAge);
+  return best && { stage: best.stage, devices: best.stage.devices, actions: [best.action] };
 }
 
-function nextWeights(work: Work, stages: readonly StageState[]): Action[] | undefined {
-  if (work.weights === "deferred" && stages.some((stage) => stage.backward < items(work))) return undefined;
-  const size =
-    work.weights === "per-micro-batch" ? work.chunks : work.weights === "deferred" ? items(work) : 1;
-  const stage = stages.find((candidate) => candidate.backward - candidate.weights >= size);
+function nextWeights(work: Work, stages: readonly StageState[], device: number): Choice | undefined {
+  const all = items(work);
+  if (work.weights === "deferred" && stages.some(({ backward }) => backward.length < all)) return undefined;
+  const size = work.weights === "per-micro-batch" ? work.chunks : work.weights === "deferred" ? all : 1;
+  const stage = stages.find((one) => one.backward.length - doneWeights(one, device) >= size);
   if (stage === undefined) return undefined;
-  const first = stage.weights;
-  stage.weights += size;
-  return Array.from({ length: size }, (_, i) => ({
-    ...backwardAction(work, stage.stage, first + i),
-    phase: "W" as const,
-  }));
+  const done = doneWeights(stage, device);
+  const actions = stage.backward
+    .slice(done, done + size)
+    .map((item): Action => ({ ...item, stage: stage.stage, phase: "W" }));
+  return { stage, devices: [device], actions };
 }
 
-function isFull(work: Work, { stage, forward, backward, weights }: StageState): boolean {
-  if (forward - backward >= work.chunks + 2 * (work.stages - 1 - stage)) return true;
+function doneWeights({ weights }: StageState, device: number): number {
+  return weights[device] ?? 0;
+}
+
+function isFull(work: Work, stage: StageState): boolean {
+  const { forward, backward, devices } = stage;
+  if (forward - backward.length >= work.chunks + 2 * (work.stages - 1 - stage.stage)) return true;
   const slack = 2 * (work.stages - 1);
-  if (work.weights === "per-item") return forward - weights >= work.chunks + slack;
-  if (work.weights === "per-micro-batch") return forward - weights >= 2 * work.chunks + slack;
+  const held = forward - Math.min(...devices.map((device) => doneWeights(stage, device)));
+  if (work.weights === "per-item") return held >= work.chunks + slack;
+  if (work.weights === "per-micro-batch") return held >= 2 * work.chunks + slack;
   return false;
 }
 
@@ -157,21 +216,30 @@ function isReady(state: State, action: Action, time: number): boolean {
   });
 }
 
-function isBefore(a: Action, b: Action): boolean {
-  return a.microBatch !== b.microBatch ? a.microBatch < b.microBatch : a.stage > b.stage;
+/** The oldest micro-batch first, of one micro-batch the last stage. */
+function byAge(a: { readonly action: Action }, b: { readonly action: Action }): number {
+  return a.action.microBatch - b.action.microBatch || b.action.stage - a.action.stage;
 }
 
-function forwardAction({ chunks }: Work, stage: number, index: number): Action {
-  return { phase: "F", stage, microBatch: Math.floor(index / chunks), chunk: index % chunks };
+/** The next F of a stage: items go forward in their order. */
+function openForward(work: Work, { stage, forward }: StageState): Action | undefined {
+  const { chunks } = work;
+  if (forward === items(work)) return undefined;
+  return { phase: "F", stage, microBatch: Math.floor(forward / chunks), chunk: forward % chunks };
 }
 
-function backwardAction({ chunks }: Work, stage: number, index: number): Action {
-  return {
-    phase: "B",
-    stage,
-    microBatch: Math.floor(index / chunks),
-    chunk: chunks - 1 - (index % chunks),
-  };
+/** The B of a stage that may come next: the last chunk of a micro-batch, or any, where nothing flows back from chunk to chunk. */
+function openBackward(work: Work, { stage, backward }: StageState): readonly Action[] {
+  const { chunks } = work;
+  const done = backward.length % chunks;
+  const microBatch = (backward.length - done) / chunks;
+  if (microBatch === work.microBatches) return [];
+  const actionOf = (chunk: number): Action => ({ phase: "B", stage, microBatch, chunk });
+  if (work.carries?.[stage] ?? true) return [actionOf(chunks - 1 - done)];
+  const finished = new Set(backward.slice(backward.length - done).map(({ chunk }) => chunk));
+  return Array.from({ length: chunks }, (_, i) => chunks - 1 - i)
+    .filter((chunk) => !finished.has(chunk))
+    .map(actionOf);
 }
 
 function items(work: Work): number {

@@ -141,16 +141,6 @@ test("the document by itself", () => {
     ).slice(0, 1),
     faultyBy({
       ...devicesUpTo(3),
-      ...on(
-        [
-          [0, 1],
-          [1, 2],
-        ],
-        { tensor: 2 },
-      ),
-    }),
-    faultyBy({
-      ...devicesUpTo(3),
       ...on([
         [0, 1],
         [0, 2],

@@ -6,8 +6,8 @@ import {
   meshAxes,
   meshSize,
   oneDevice,
-  positionOfStages,
   positionsOf,
+  positionsOfStages,
   ranksAt,
   replicaCount,
   showMesh,
@@ -77,6 +77,6 @@ test("the schedule sees a mesh as one device, also where a stage lists its devic
     [0, 1],
     [2, 3],
   ]);
-  expect(positionOfStages(turned)).toEqual([0, 1, 0]);
+  expect(positionsOfStages(turned)).toEqual([[0], [1], [0]]);
   expect(scheduleSpec(turned, 2, 1)).toEqual(scheduleSpec(pipeline, 2, 1));
 });

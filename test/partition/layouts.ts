@@ -1,6 +1,7 @@
 /** Layouts for tests: every combination of schedule, time of weight gradients, items and devices that is legal. */
 
 import { type Layout, type ScheduleName, type WeightTiming, withReplicas } from "../../src/layout/layout.ts";
+import { scheduleSpec } from "../../src/schedule/layout-spec.ts";
 import { scheduleKinds, specProblems } from "../../src/schedule/schedule.ts";
 
 export interface LayoutChoice {
@@ -81,10 +82,7 @@ function twice(element: number): number {
 }
 
 export function isLegal(layout: Layout): boolean {
-  const { devices, stages, microBatches, chunks, schedule, weights } = layout;
-  const placement = stages.map((stage) => devices.findIndex(({ name }) => name === stage.devices[0]));
-  const spec = { kind: schedule, devices: devices.length, stages: stages.length, placement };
-  return specProblems({ ...spec, microBatches, chunks, weights }).length === 0;
+  return specProblems(scheduleSpec(layout, layout.microBatches, layout.chunks)).length === 0;
 }
 
 /** The layout with so many replicas: the copy of `cpu:i` in replica r is `cpu:(i + r · devices)`. */

@@ -211,7 +211,7 @@ function mixedLayout(
 }
 
 /** Replicas that share the update keep the gradients of their own samples; only parts of them are added up. */
-function comparable(outcome: Outcome, { rest = {} }: Mixed): Outcome {
+function comparable(outcome: Outcome, { rest = {} }: Pick<Mixed, "rest">): Outcome {
   return rest.zero !== undefined
     ? new Map([...outcome].filter(([name]) => !name.startsWith("grad:")))
     : outcome;
@@ -225,6 +225,73 @@ for (const [title, how] of Object.entries(mixed)) {
     const plain: Layout = { ...oneDevice(example.groups), microBatches, schedule: "gpipe" };
     const [got, expected] = [await outcomeOf(example, layout), await outcomeOf(example, plain)];
     expectSame(comparable(got, how), comparable(expected, how), 1e-9, title);
+  });
+}
+
+/** Layouts whose stages share some of their devices: by stage its devices in the first replica, and its mesh. */
+const overlapping: {
+  readonly [title: string]: Pick<Mixed, "names" | "replicas" | "rest"> & {
+    readonly stages: readonly (readonly [devices: readonly number[], mesh?: Mesh])[];
+  };
+} = {
+  "one device each, then both, as a wavefront over chunks": {
+    names: ["lstm", "gru"],
+    stages: [[[0]], [[1]], [[0, 1], { tensor: 2 }]],
+    rest: { microBatches: 2, chunks: 2, schedule: "wavefront", weights: "per-item" },
+  },
+  "one device each in turn, then both the other way round": {
+    names: ["lstm", "skip-mlp", "transformer"],
+    stages: [[[0]], [[1]], [[0]], [[1, 0], { tensor: 2 }]],
+    rest: { microBatches: 3, schedule: "wavefront", weights: "per-micro-batch" },
+  },
+  "both, then one device each, then both again": {
+    names: ["skip-mlp", "tied", "transformer"],
+    stages: [[[0, 1], { tensor: 2 }], [[0]], [[1]], [[0, 1], { tensor: 2 }]],
+    rest: { microBatches: 2, schedule: "gpipe", weights: "deferred" },
+  },
+  "one of three, the others, then all": {
+    names: ["skip-mlp", "transformer"],
+    stages: [[[0]], [[1, 2], { tensor: 2 }], [[0, 1, 2], { tensor: 3 }]],
+    rest: { microBatches: 2, schedule: "wavefront", weights: "fused" },
+  },
+  "two pairs that share a device, one item at a time": {
+    names: ["lstm", "skip-mlp", "transformer"],
+    stages: [
+      [[0, 1], { tensor: 2 }],
+      [[1, 2], { tensor: 2 }],
+    ],
+    rest: { microBatches: 2, schedule: "naive" },
+  },
+  "data 2 of one device each, then both": {
+    names: ["lstm", "skip-mlp", "transformer"],
+    stages: [[[0]], [[1]], [[0, 1], { tensor: 2 }]],
+    replicas: 2,
+    rest: { microBatches: 2, schedule: "wavefront", weights: "per-item", zero: 1 },
+  },
+};
+
+for (const [title, { names, stages, replicas = 1, rest }] of Object.entries(overlapping)) {
+  test.each(names)(`%s on ${title}`, async (name) => {
+    const example = exampleOf(name, { dtype: "f64", batch: 6 });
+    const { groups } = example;
+    const used = new Set(stages.flatMap(([devices]) => devices)).size;
+    const share = groups.length / stages.length;
+    const layout: Layout = {
+      ...oneDevice(groups),
+      devices: Array.from({ length: replicas * used }, (_, i) => ({ name: `cpu:${i}`, threads: 1 })),
+      stages: stages.map(([devices, mesh], stage) => ({
+        devices: Array.from({ length: replicas }, (_, r) => devices.map((i) => `cpu:${r * used + i}`)).flat(),
+        mesh,
+        groups: groups.filter((_, i) => Math.floor(i / share) === stage),
+      })),
+      ...rest,
+    };
+    const { microBatches } = layout;
+    const plain: Layout = { ...oneDevice(groups), microBatches, schedule: "gpipe" };
+    const [got, expected] = [await outcomeOf(example, layout), await outcomeOf(example, plain)];
+    const how = { rest: rest ?? {} };
+    expectSame(comparable(got, how), comparable(expected, how), 1e-9, title);
+    expect(await outcomeOf(example, layout)).toEqual(got);
   });
 }
 

@@ -168,7 +168,7 @@ function meshesFor({ axes }: RandomExample): fc.Arbitrary<Mesh> {
     .filter((mesh) => meshSize({ mesh }) <= 4);
 }
 
-/** Stages on meshes of their own, or all on the devices of one mesh; replicas that may share the update. */
+/** Stages on meshes that may overlap with those before; replicas that may share the update. */
 function meshedLayoutsFor(example: RandomExample): fc.Arbitrary<Layout> {
   const { groups, hasChunks, hasStatistics, shapes } = example;
   const [{ batch, time = 1 }] = shapes as [{ readonly batch: number; readonly time?: number }];
@@ -176,7 +176,7 @@ function meshedLayoutsFor(example: RandomExample): fc.Arbitrary<Layout> {
     .record({
       cuts: fc.uniqueArray(fc.integer({ min: 1, max: groups.length - 1 }), { maxLength: 2 }),
       meshes: fc.array(meshesFor(example), { minLength: 3, maxLength: 3 }),
-      isShared: fc.boolean(),
+      overlaps: fc.array(fc.nat(4), { minLength: 3, maxLength: 3 }),
       replicas: fc.integer({ min: 1, max: hasStatistics ? 1 : 2 }),
       divided: fc.constantFrom<ZeroStage>(0, 1, 2),
       order: fc.nat(),
@@ -187,21 +187,29 @@ function meshedLayoutsFor(example: RandomExample): fc.Arbitrary<Layout> {
       recompute: fc.constantFrom<Layout["recompute"]>("none", "full", [groups[0] as string]),
     })
     .filter(({ microBatches, replicas }) => microBatches * replicas <= batch)
-    .map(({ cuts, meshes, isShared, replicas, divided, order, ...choice }): Layout => {
+    .map(({ cuts, meshes, overlaps, replicas, divided, order, ...choice }): Layout => {
       const starts = [0, ...cuts.toSorted((a, b) => a - b)];
-      let next = 0;
+      let used = 0;
+      const ranges = starts.map((_, stage) => {
+        const size = meshSize({ mesh: meshes[stage] as Mesh });
+        const first = Math.max(0, used - (overlaps[stage] as number));
+        used = Math.max(used, first + size);
+        return { first, size };
+      });
       const stages = starts.map((start, stage): LayoutStage => {
-        const mesh = meshes[isShared ? 0 : stage] as Mesh;
-        const first = isShared ? 0 : next;
-        const count = replicas * meshSize({ mesh });
-        next = first + count;
+        const { first, size } = ranges[stage] as (typeof ranges)[0];
+        const held = Array.from({ length: replicas * size }, (_, i) => ({
+          replica: Math.floor(i / size),
+          device: first + (i % size),
+        }));
         return {
-          devices: Array.from({ length: count }, (_, i) => `cpu:${first + i}`),
-          mesh,
+          devices: held.map(({ replica, device }) => `cpu:${replica * used + device}`),
+          mesh: meshes[stage] as Mesh,
           groups: groups.slice(start, starts[stage + 1]),
         };
       });
-      const names = Array.from({ length: next }, (_, i) => `cpu:${(i + order) % next}`);
+      const count = replicas * used;
+      const names = Array.from({ length: count }, (_, i) => `cpu:${(i + order) % count}`);
       const zero = replicas > 1 && (divided < 2 || batch % replicas === 0) ? divided : 0;
       return { version: 1, devices: names.map((name) => ({ name, threads: 1 })), stages, ...choice, zero };
     })
@@ -232,7 +240,7 @@ test("random models on random meshes and replicas give the results of one device
         refused++;
       }
     }),
-    { numRuns: 30 },
+    { numRuns: 40 },
   );
   expect(refused / all).toBeLessThan(0.45);
 });

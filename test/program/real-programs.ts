@@ -74,7 +74,7 @@ export function choices(): readonly Choice[] {
             kind: schedule,
             devices: new Set(placement).size,
             stages: stages.length,
-            placement,
+            placement: placement.map((device) => [device]),
             weights,
           };
           const model = stages.length < 3 ? "tied" : "lstm";

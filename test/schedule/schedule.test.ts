@@ -9,7 +9,7 @@ import {
   scheduleKinds,
   specProblems,
 } from "../../src/schedule/schedule.ts";
-import { parseSchedule, printSchedule } from "../../src/schedule/text.ts";
+import { parseSchedule, printSchedule, renderTimeline } from "../../src/schedule/text.ts";
 import { peakItems, showProblems, verifySchedule } from "../../src/schedule/verify.ts";
 
 const range = (length: number): number[] => Array.from({ length }, (_, i) => i);
@@ -105,6 +105,79 @@ describe("every schedule", () => {
       }),
       { numRuns: 30 },
     );
+  });
+});
+
+describe("stages that several devices share", () => {
+  const anyShared: fc.Arbitrary<ScheduleSpec> = fc
+    .record({
+      kind: fc.constantFrom<ScheduleKind>("naive", "gpipe", "wavefront"),
+      placement: fc.array(fc.uniqueArray(fc.nat(3), { minLength: 1 }), { minLength: 1, maxLength: 5 }),
+      carries: fc.array(fc.boolean(), { minLength: 5, maxLength: 5 }),
+      microBatches: fc.integer({ min: 1, max: 5 }),
+      chunks: fc.integer({ min: 1, max: 4 }),
+      weights: fc.constantFrom<Weights>("fused", "per-item", "per-micro-batch", "deferred"),
+      durations: fc.array(fc.record({ F: fc.nat(3), B: fc.nat(3), W: fc.nat(3) }), {
+        minLength: 5,
+        maxLength: 5,
+      }),
+    })
+    .map(({ placement, carries, durations, ...rest }) => {
+      const stages = placement.length;
+      const costs = durations.slice(0, stages);
+      return { ...rest, stages, devices: 4, placement, carries: carries.slice(0, stages), costs };
+    })
+    .map((of) => {
+      const used = [...new Set(of.placement.flat())].sort();
+      const placement = of.placement.map((held) => held.map((device) => used.indexOf(device)));
+      return { ...of, devices: used.length, placement };
+    })
+    .filter((of) => specProblems(of).length === 0);
+
+  test("are run by all of them, in an order without deadlock", () => {
+    fc.assert(
+      fc.property(anyShared, (of) => {
+        const actions = schedule(of);
+        expect(showProblems(actions, verifySchedule(actions, of))).toBe(showProblems(actions, []));
+        const runs = (of.placement ?? []).reduce((sum, { length }) => sum + length, 0);
+        expect(actions.flat().length).toBe(3 * runs * of.microBatches * of.chunks);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  const decoder: ScheduleSpec = spec("wavefront", 3, 1, {
+    devices: 2,
+    placement: [[0], [1], [0, 1]],
+    chunks: 2,
+    weights: "per-item",
+    carries: [true, true, false],
+  });
+
+  test("keep both devices busy at the turn: B and W of a decoder begin while the last chunk goes forward", () => {
+    const of = decoder;
+    const alone = { ...of, placement: [[0], [1], [1]] };
+    const whole = { F: 2, B: 2, W: 2 };
+    const half = { F: 1, B: 1, W: 1 };
+    const timed = (placed: ScheduleSpec, decode: typeof whole) => {
+      const costs = [whole, whole, decode];
+      const durations = ({ stage, phase }: Action): number => costs[stage]?.[phase] ?? 0;
+      return replay(schedule({ ...placed, costs }), placed, { durations, transfer: 0 });
+    };
+    expect(renderTimeline(timed(of, half))).toBe(
+      [
+        "device 0 | 0F0.0 ----- 0F0.1 ----- 2F0.0 2B0.0 2W0.0 .     2F0.1 2B0.1 2W0.1 .     0B0.1 ----- 0B0.0 ----- 0W0.1 ----- 0W0.0 -----",
+        "device 1 | .     .     1F0.0 ----- 2F0.0 2B0.0 1F0.1 ----- 2F0.1 2B0.1 1B0.1 ----- 1B0.0 ----- 1W0.1 ----- 1W0.0 ----- 2W0.0 2W0.1",
+      ].join("\n"),
+    );
+    expect(timed(of, half).makespan).toBe(20);
+    expect(timed(alone, whole).makespan).toBe(26);
+  });
+
+  test("do not wait for each other in W", () => {
+    const text = printSchedule(schedule(decoder)).replaceAll(/ 2W0\.[01]/g, "");
+    const late = `${text.replace("\n", " 2W0.1 2W0.0\n")} 2W0.0 2W0.1`;
+    expect(verifySchedule(parseSchedule(late), decoder)).toEqual([]);
   });
 });
 
@@ -272,7 +345,12 @@ describe("wavefront, uniform costs", () => {
   });
 
   test("follows any placement, also embedding and decoder on the same device", () => {
-    const of = spec("wavefront", 3, 4, { devices: 2, placement: [0, 1, 0], chunks: 2, weights: "deferred" });
+    const of = spec("wavefront", 3, 4, {
+      devices: 2,
+      placement: [[0], [1], [0]],
+      chunks: 2,
+      weights: "deferred",
+    });
     const actions = schedule(of);
     expect(verifySchedule(actions, of)).toEqual([]);
     expect(new Set(actions[0]?.map(({ stage }) => stage))).toEqual(new Set([0, 2]));
@@ -334,13 +412,16 @@ describe("refusals", () => {
       spec("zero-bubble-h1", 2, 4, { weights: "fused" }),
       "zero-bubble-h1 decides itself when W runs: weights must be per-item or per-micro-batch, got fused",
     ],
-    [spec("gpipe", 2, 1, { placement: [0, 2] }), "stage 1 is placed on device 2, but the devices are 0 to 1"],
-    [spec("gpipe", 2, 1, { placement: [0, 0] }), "device 1 holds no stage"],
     [
-      spec("gpipe", 2, 1, { placement: [0] }),
-      "placement must name one device for each of the 2 stages, got 1",
+      spec("gpipe", 2, 1, { placement: [[0], [2]] }),
+      "stage 1 is placed on device 2, but the devices are 0 to 1",
     ],
-    [spec("1f1b", 2, 1, { placement: [1, 0] }), "1f1b needs stage s on device s, got 1, 0"],
+    [spec("gpipe", 2, 1, { placement: [[0], [0]] }), "device 1 holds no stage"],
+    [
+      spec("gpipe", 2, 1, { placement: [[0]] }),
+      "placement must name the devices of each of the 2 stages, got 1",
+    ],
+    [spec("1f1b", 2, 1, { placement: [[1], [0]] }), "1f1b needs stage s on device s, got 1, 0"],
     [spec("gpipe", 2, 1, { edges: [[1, 0]] }), "edge 1 → 0 must go from an earlier stage to a later one"],
     [spec("gpipe", 2, 1, { edges: [[0, 5]] }), "edge 0 → 5 names a stage that is not one of 0 to 1"],
     [

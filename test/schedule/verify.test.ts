@@ -27,6 +27,22 @@ test("a deadlock names who waits for what, and an arrow marks the rows", () => {
   );
 });
 
+test("devices that share a stage but come to its actions in different orders wait for each other", () => {
+  const text = "device 0 | F0 F1 B0 B1 W0 W1\ndevice 1 | 0F1 0F0 0B0 0B1 0W1 0W0";
+  expect(messages(text, work(1, 2, 1))).toEqual([
+    "device 0, position 0: 0F0.0 waits for ever for device 1 (deadlock)",
+    "device 1, position 0: 0F1.0 waits for ever for device 0 (deadlock)",
+  ]);
+});
+
+test("chunks of a stage that carries no state come back in any order", () => {
+  const text = "device 0 | F0.0 B0.0 F0.1 W0.0 B0.1 W0.1";
+  expect(messages(text, { ...work(1, 1, 2), carries: [false] })).toEqual([]);
+  expect(messages(text, work(1, 1, 2))).toEqual([
+    "device 0, position 1: 0B0.0 runs before 0B0.1, which it needs",
+  ]);
+});
+
 test("a backward before its forward, a repeated and a missing action are all reported", () => {
   expect(messages("device 0 | B0 F0 W0 F1 F1 W1", work(1, 2, 1))).toEqual([
     "device 0, position 4: 0F1.0 was already run by device 0, position 3",
@@ -42,12 +58,14 @@ test("chunks run forward in time and backward in reverse", () => {
   ]);
 });
 
-test("an action outside the work and a stage on two devices are refused", () => {
+test("an action outside the work, and a stage whose devices do not all do the same, are refused", () => {
   expect(messages("device 0 | F0 F7", work(1, 1, 1))).toEqual([
     "device 0, position 1: 0F7.0 is not part of 1 stages, 1 micro-batches and 1 chunks",
   ]);
   expect(messages("device 0 | F0 B0\ndevice 1 | 0W0", work(1, 1, 1))).toEqual([
-    "device 1: stage 0 also runs on device 0, but its parameters live on one device",
+    "0F0.0 is missing on device 1, which holds stage 0 too",
+    "0B0.0 is missing on device 1, which holds stage 0 too",
+    "0W0.0 is missing on device 0, which holds stage 0 too",
   ]);
 });
 
