@@ -13,7 +13,7 @@ import type { Graph, Phase, ValueId } from "../graph/graph.ts";
 import { bytesOfType, type TensorType } from "../graph/shape.ts";
 
 /** Bytes of a place (the groups that one stage holds). */
-export interface PlaceMemory {
+export interface PlaceMemory extends ItemMemory {
   /** Its own parameters, and its copies of tied ones. */
   readonly parameters: number;
   /** Gradients that arise here, and those that come from elsewhere for parameters that are owned here. */
@@ -23,7 +23,11 @@ export interface PlaceMemory {
   readonly statistics: number;
   /** Data inputs of one item. */
   readonly data: number;
-  /** Values of one item that are kept from F to B, from F to W, and from B to W. */
+}
+
+/** Bytes of one item's values. */
+export interface ItemMemory {
+  /** What is kept from F to B, from F to W, and from B to W. */
   readonly untilB: number;
   readonly untilW: number;
   readonly fromB: number;
@@ -59,11 +63,24 @@ export function placeMemory(step: TrainingStep, groups: ReadonlySet<string>, fus
   const statistics = new Set(
     step.states.flatMap(({ name, kind }) => (kind === "statistic" ? [stateNames(name).value] : [])),
   );
-  const held = heldValues(graph, groups, statistics);
   return {
     ...trainedBytes(step, groups, named),
     statistics: sum([...used].filter((value) => statistics.has(graph.inputs[value]?.name ?? ""))),
     data: sum([...used].filter((value) => graph.inputs[value]?.role === "data")),
+    ...itemMemory(graph, groups, statistics),
+  };
+}
+
+/** What `groups` keep of one item, without inputs of these names, which last. */
+export function itemMemory(
+  graph: Graph,
+  groups: ReadonlySet<string>,
+  lasting: ReadonlySet<string>,
+): ItemMemory {
+  const sum = (values: Iterable<ValueId>): number =>
+    [...values].reduce((bytes, value) => bytes + bytesOfType(graph.types[value] as TensorType), 0);
+  const held = heldValues(graph, groups, lasting);
+  return {
     untilB: sum(held.untilB),
     untilW: sum(held.untilW),
     fromB: sum(held.fromB),

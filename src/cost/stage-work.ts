@@ -18,10 +18,15 @@ export interface ItemWork {
   readonly seconds: readonly number[];
 }
 
-/** Seconds of one stage for one item on a device of speed 1, and the groups that run in each phase. */
+/** What one stage does for one item, by phase; on a mesh, what each rank does. */
 export interface StageWork {
+  /** On a device of speed 1. */
   readonly seconds: StageCosts;
+  /** Groups that run. */
   readonly groups: StageCosts;
+  /** Exchanges with other ranks, and the bytes that a rank sends for them. */
+  readonly meetings: StageCosts;
+  readonly sent: StageCosts;
 }
 
 /** The work of an item of `step` as devices of such rates are expected to do it. */
@@ -48,8 +53,11 @@ export function stageWork(
     sum.seconds[phase] += seconds[i] ?? 0;
     sum.groups[phase].add(group);
   });
+  const none = { F: 0, B: 0, W: 0 };
   return sums.map(({ groups, ...sum }) => ({
     ...sum,
     groups: { F: groups.F.size, B: groups.B.size, W: groups.W.size },
+    meetings: none,
+    sent: none,
   }));
 }

@@ -4,7 +4,7 @@ import { type TrainingStep, trainingStep } from "../autodiff/training-step.ts";
 import { invariant, UserError } from "../base/errors.ts";
 import { flowsOf } from "../cost/flow.ts";
 import { typicalRates } from "../cost/node-work.ts";
-import { estimatedWork, stageWork } from "../cost/stage-work.ts";
+import { estimatedWork } from "../cost/stage-work.ts";
 import type { BatchShape } from "../data/dataset.ts";
 import type { DType } from "../graph/dtype.ts";
 import { layoutProblems, modelProblems } from "../layout/check.ts";
@@ -28,10 +28,10 @@ import { type StageFacts, scheduleSpec, stageFacts } from "../schedule/layout-sp
 import { schedule } from "../schedule/schedule.ts";
 import type { Mesh } from "../shard/mesh.ts";
 import { settleParameters } from "../shard/settle.ts";
-import type { SplitGraph } from "../shard/split-source.ts";
+import { type SplitChoices, type SplitGraph, splitOptions } from "../shard/split-source.ts";
 import { groupNumbers } from "./group-numbers.ts";
-import { splitOptions } from "./item-plan.ts";
 import { partition } from "./partition.ts";
+import { layoutWork, rankWork } from "./rank-work.ts";
 import type { ItemSlice, PartitionStep, Replica } from "./source.ts";
 
 export interface CompileSource extends ModelSource {
@@ -67,9 +67,7 @@ export function compileTraining(source: CompileSource, layout: Layout, shape: Ba
   const steps = forwards.map((graph) => trainingStep(graph, { optimizer: source.optimizer, ...again }));
   const step = steps[0] as TrainingStep;
   const shared = sharedSource(source, layout, first);
-  const held = layout.stages.map((stage) => stage.groups);
-  const work = stageWork(estimatedWork(step, typicalRates), held, layout.weights === "fused");
-  const facts = stageFacts(layout, work, step.states);
+  const facts = factsOf(layout, step, shared);
   const programs = partition({
     ...shared,
     weights: layout.weights,
@@ -195,6 +193,16 @@ function stageFinder(layout: Layout): (group: string) => number {
     invariant(stage !== undefined, `group "${group}" is in no stage`);
     return stage;
   };
+}
+
+/** What the schedule of `layout` may ask of its stages; only the wavefront asks. */
+function factsOf(layout: Layout, step: TrainingStep, choices: SplitChoices): StageFacts {
+  if (layout.schedule !== "wavefront") return {};
+  const isFused = layout.weights === "fused";
+  const work = layoutWork(estimatedWork(step, typicalRates), layout.stages, isFused, (stage) =>
+    rankWork(step, stage, isFused, choices),
+  );
+  return stageFacts(layout, work, step.states);
 }
 
 /** The actions of every device for the items of one replica; none on the devices of the others. */

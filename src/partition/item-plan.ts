@@ -8,8 +8,8 @@ import type { Collective } from "../program/program.ts";
 import { isExchange } from "../shard/exchanges.ts";
 import { noMesh, rankCount } from "../shard/mesh.ts";
 import { splitGroup } from "../shard/sharded.ts";
-import type { SplitGraph } from "../shard/split-source.ts";
-import { type SplitOptions, splitItem } from "../shard/step.ts";
+import { type SplitGraph, splitOptions } from "../shard/split-source.ts";
+import { splitItem } from "../shard/step.ts";
 import { cutSegments, type Segment } from "./segments.ts";
 import type { PartitionStep, ReplicaSource } from "./source.ts";
 
@@ -26,26 +26,6 @@ export interface ItemPlan {
   readonly valueOf: ReadonlyMap<string, ValueId>;
   /** The value in whose buffer a sum over ranks lies: the operand, where nothing else needs it. */
   readonly placeOf: ReadonlyMap<ValueId, ValueId>;
-}
-
-/** How the source splits graphs. */
-export function splitOptions({
-  stageOf,
-  meshes,
-  shardings,
-  inputs,
-}: Pick<ReplicaSource, "stageOf" | "meshes" | "shardings" | "inputs">): SplitOptions {
-  return {
-    meshOf: (group) => {
-      const stage = stageOf(group);
-      return { stage, mesh: meshes[stage] ?? noMesh };
-    },
-    chosen: new Map(Object.entries(shardings)),
-    timeDims: (name) =>
-      (inputs.find((input) => input.name === name)?.dims ?? []).flatMap((dim, i) =>
-        dim === "time" ? [i] : [],
-      ),
-  };
 }
 
 /** The plan of one item graph; with `fused` weights, all of the derivative is phase B and nothing is left for W. */

@@ -1,12 +1,11 @@
 /** What the partitioner works from. */
 
 import type { TrainingStep } from "../autodiff/training-step.ts";
-import type { InputSpec } from "../data/dataset.ts";
 import type { Graph } from "../graph/graph.ts";
-import type { Layout, ZeroStage } from "../layout/layout.ts";
+import type { ZeroStage } from "../layout/layout.ts";
 import type { Schedule, Weights } from "../schedule/action.ts";
 import type { Mesh } from "../shard/mesh.ts";
-import type { SplitGraph } from "../shard/split-source.ts";
+import type { SplitChoices, SplitGraph } from "../shard/split-source.ts";
 import type { GroupNumbers } from "./group-numbers.ts";
 
 /** One item of the mini-batch: which of the steps' graphs it uses, and the samples and time steps it covers (from, to). */
@@ -31,9 +30,8 @@ export interface Replica {
 }
 
 /** What is the same in all replicas. */
-export interface Shared {
+export interface Shared extends SplitChoices {
   readonly weights: Weights;
-  readonly inputs: readonly InputSpec[];
   readonly stageOf: (group: string) => number;
   /** The mesh of each stage. */
   readonly meshes: readonly Mesh[];
@@ -41,8 +39,6 @@ export interface Shared {
   readonly numberOf: GroupNumbers;
   /** A split that has settled how parameters and statistics lie, in training and in evaluation, for items of any shape. */
   readonly settled: SplitGraph;
-  /** Which dim of a parameter the tensor axis splits, where the layout says so. */
-  readonly shardings: NonNullable<Layout["shardings"]>;
 }
 
 /** What one replica's writers work from. */

@@ -13,7 +13,7 @@ import type { TensorType } from "../graph/shape.ts";
 import { nodesFor } from "../graph/subgraph.ts";
 import { lossOutput } from "../model/forward.ts";
 import type { BufferKind, BufferSpec } from "../program/program.ts";
-import { partOf, type SplitGraph } from "../shard/split-source.ts";
+import { partOf, type SplitGraph, splitOptions } from "../shard/split-source.ts";
 import { splitUpdate } from "../shard/step.ts";
 import { lossMaker } from "./add-up.ts";
 import type { DeviceWriter } from "./device-writer.ts";
@@ -23,7 +23,6 @@ import {
   exchangeInstruction,
   placeOfNode,
   runPlace,
-  splitOptions,
   sumsInPlace,
 } from "./item-plan.ts";
 import type { Mail } from "./mail.ts";
@@ -117,12 +116,16 @@ export class UpdateWriter {
     });
   }
 
-  /** The scale that a device has, or gets; all scales are equal. */
-  #scaleOf(device: number): ValueId | undefined {
-    const own = this.#scales.find(
+  /** The scale that a device makes, or gets for another use. */
+  #ownScale(device: number): ValueId | undefined {
+    return this.#scales.find(
       (value) => this.#makers.get(value) === device || this.#users.get(value)?.has(device) === true,
     );
-    return own ?? this.#scales[0];
+  }
+
+  /** The scale that a device checks. */
+  #scaleOf(device: number): ValueId | undefined {
+    return this.#ownScale(device) ?? this.#scales[0];
   }
 
   write(): void {
@@ -192,10 +195,10 @@ export class UpdateWriter {
     });
   }
 
-  /** What a device reads where the graph says `value`: it needs one scale only. */
+  /** What a device reads where the graph says `value`: all scales are equal, and it needs one of them. */
   #valueOf(value: ValueId, device: number): ValueId {
-    const scale = this.#scales.includes(value) ? this.#scaleOf(device) : undefined;
-    return scale ?? value;
+    const own = this.#scales.includes(value) ? this.#ownScale(device) : undefined;
+    return own ?? value;
   }
 
   /** The buffer of a value, received if it is made elsewhere. */

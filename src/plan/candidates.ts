@@ -7,6 +7,7 @@ import type { BatchShape } from "../data/dataset.ts";
 import type { LayoutStage, ScheduleName, WeightTiming } from "../layout/layout.ts";
 import { hasBranches, runsOf, stagesOf, unitsInOrder } from "../layout/order.ts";
 import { groupsOf } from "../partition/compile.ts";
+import type { HeldGroups } from "../partition/rank-work.ts";
 import { schedule, specProblems } from "../schedule/schedule.ts";
 import { type Balance, type BalanceUnit, balance, type PlanDevice, prefixSums, speedOf } from "./balance.ts";
 import { branchAssignments } from "./branches.ts";
@@ -109,42 +110,74 @@ export function placements(source: PlacementSource): Placements {
     incoming: (from: number, to: number) => incomingBytes(flows, new Set(groupsIn(from, to))),
   };
   const named = units.map(({ groups }) => groups);
-  const place = (deviceOf: (unit: number) => string | undefined): Placement => {
-    const names = new Map(named.flatMap((groups, i) => groups.map((group) => [group, deviceOf(i)])));
-    const stages = stagesOf(runsOf(named, edges, (group) => names.get(group) ?? ""));
+  const place = (deviceOf: (unit: number) => string | undefined, tail: readonly LayoutStage[]): Placement => {
+    const own = named.slice(0, named.length - tail.length);
+    const names = new Map(own.flatMap((groups, i) => groups.map((group) => [group, deviceOf(i)])));
+    const runs = runsOf(own, edges, (group) => names.get(group) ?? "");
+    const stages = [...stagesOf(runs), ...tail];
     return { stages, devices: usedDevices(stages, devices) };
   };
   const branches = hasBranches(named, edges)
     ? branchAssignments({ units, edges, devices }).map((chosen) =>
-        place((unit) => devices[chosen[unit] ?? 0]?.name),
+        place((unit) => devices[chosen[unit] ?? 0]?.name, []),
       )
     : [];
   const isLimited = devices.some(({ memory }) => memory !== undefined);
   const free = isLimited ? undefined : balance(problem);
-  const inTurns = (chosen: readonly PlanDevice[]): readonly Placement[] =>
-    branches.length > 0
-      ? []
-      : turns.flatMap((count) => {
-          const deviceOf = cutInTurns(units, chosen, Math.round(count * chosen.length));
-          return deviceOf === undefined ? [] : [place((unit) => deviceOf[unit]?.name)];
-        });
+  const chains = ({ stages }: BalancedChain, way: Streaming, tail: readonly LayoutStage[]) => {
+    const holder = (unit: number) => stages.find(({ from, to }) => from <= unit && unit < to);
+    const first = place((unit) => holder(unit)?.device.name, tail);
+    if (!takesTurns(way) || branches.length > 0) return [first];
+    const own = units.slice(0, units.length - tail.length);
+    const used = stages.map(({ device }) => device);
+    const inTurns = turns.flatMap((count) => {
+      const deviceOf = cutInTurns(own, used, Math.round(count * used.length));
+      return deviceOf === undefined ? [] : [place((unit) => deviceOf[unit]?.name, tail)];
+    });
+    return [first, ...inTurns];
+  };
+  const tail = branches.length > 0 ? undefined : sharedTail(source, work, units);
+  const withTail = (way: Streaming): readonly Placement[] => {
+    if (tail === undefined || way.schedule !== "wavefront") return [];
+    const memory = isLimited ? rangeMemory(source, way, groupsIn, tail) : undefined;
+    const found = balance({ ...problem, units: units.slice(0, -1), ...(memory && { memory }) });
+    // Where a device is left out, the tail would be of another mesh.
+    return found.fits && found.stages.length === devices.length ? chains(found, way, [tail]) : [];
+  };
   return {
     units: named,
     place: (way) => {
       const found = free ?? balance({ ...problem, memory: rangeMemory(source, way, groupsIn) });
-      if (!found.fits) return branches.length > 0 ? branches : found;
-      const holder = (unit: number) => found.stages.find(({ from, to }) => from <= unit && unit < to);
-      return [
-        place((unit) => holder(unit)?.device.name),
-        ...branches,
-        ...(takesTurns(way) ? inTurns(found.stages.map(({ device }) => device)) : []),
-      ];
+      if (found.fits) return [...chains(found, way, []), ...branches, ...withTail(way)];
+      const others = [...branches, ...withTail(way)];
+      return others.length > 0 ? others : found;
     },
   };
 }
 
+type BalancedChain = Extract<Balance, { readonly fits: true }>;
+
+/**
+ * The last unit as a stage of all devices, its weights split among them: where the output layer is large, as over a vocabulary, the
+ * devices would wait at the turn from forward to backward for the one that has it (Yeung et al. 2024, "Balancing Pipeline Parallelism with
+ * Vocabulary Parallelism"). Undefined where it cannot be split, or devices are not alike.
+ */
+function sharedTail(
+  { book, devices }: PlacementSource,
+  work: ItemWork,
+  units: readonly BalanceUnit[],
+): LayoutStage | undefined {
+  const [last] = units.slice(-1);
+  const alike = devices.every((device) => speedOf(device) === speedOf(devices[0] as PlanDevice));
+  if (devices.length === 1 || units.length <= devices.length || last === undefined || !alike)
+    return undefined;
+  const { groups } = last;
+  const stage = { devices: devices.map(({ name }) => name), mesh: { tensor: devices.length }, groups };
+  return book.canSplit(work, stage) ? stage : undefined;
+}
+
 /** How often devices come in turn, where they hold several stages; with a half, the first ones come once more. */
-const turns: readonly number[] = [1.5, 2, 2.5, 3];
+const turns: readonly number[] = [1.5, 2, 2.5, 3, 4];
 
 /** Whether devices may hold several stages: the pipeline fills sooner, and more is sent. */
 function takesTurns({ schedule: name }: Streaming): boolean {
@@ -196,18 +229,22 @@ function timedUnits(
   return units.map((groups) => ({ groups, seconds: groups.reduce((sum, group) => sum + timeOf(group), 0) }));
 }
 
-/** Bytes of a range of units as a stage of a chain, with as many items alive as the schedule keeps. */
+/** Bytes of a range of units as a stage of a chain before `tail`, with as many items alive as the schedule keeps; and those of `tail`. */
 function rangeMemory(
   { book, shape, microBatches }: PlacementSource,
   way: Streaming,
   groupsIn: (from: number, to: number) => readonly string[],
+  tail?: LayoutStage,
 ): (from: number, to: number, stage: number, stages: number) => number {
   const time = shape.time === undefined ? {} : { time: Math.ceil(shape.time / way.chunks) };
   const item = book.item({ batch: Math.ceil(shape.batch / microBatches), ...time }, shape);
   const orders = new Map<number, (stage: number) => ItemsAlive>();
   const known = new Map<string, number>();
-  const aliveIn = (stages: number) => {
-    const spec = { ...way, kind: way.schedule, stages, devices: stages, microBatches };
+  const aliveIn = (before: number) => {
+    const all = Array.from({ length: before }, (_, device) => device);
+    const placement = [...all.map((device) => [device]), ...(tail === undefined ? [] : [all])];
+    const stages = placement.length;
+    const spec = { ...way, kind: way.schedule, stages, devices: before, placement, microBatches };
     // What is illegal is refused later, with its reason.
     if (specProblems(spec).length > 0) return () => ({ untilB: 0, untilW: 0, fromB: 0, all: 0 });
     const order = schedule(spec);
@@ -217,8 +254,11 @@ function rangeMemory(
     const key = `${from} ${to} ${stage} ${stages}`;
     const alive = orders.get(stages) ?? aliveIn(stages);
     orders.set(stages, alive);
+    const bytesOf = (held: HeldGroups, at: number): number =>
+      totalBytes(stageMemory(book, item, held, way, alive(at)));
     const bytes =
-      known.get(key) ?? totalBytes(stageMemory(book, item, groupsIn(from, to), way, alive(stage)));
+      known.get(key) ??
+      bytesOf({ groups: groupsIn(from, to) }, stage) + (tail === undefined ? 0 : bytesOf(tail, stages));
     known.set(key, bytes);
     return bytes;
   };

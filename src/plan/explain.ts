@@ -2,7 +2,7 @@
 
 import { showBytes } from "../base/bytes.ts";
 import type { BatchShape } from "../data/dataset.ts";
-import type { Layout } from "../layout/layout.ts";
+import { type Layout, type LayoutStage, meshSize } from "../layout/layout.ts";
 import { type PlanDevice, speedOf } from "./balance.ts";
 import { groupSeconds, type WorkBook } from "./item-work.ts";
 import { type DeviceMemory, type Prediction, totalBytes } from "./predict.ts";
@@ -23,6 +23,7 @@ export function explain(facts: ChoiceFacts): readonly string[] {
   return [
     ...facts.layout.devices.map((device, i) => placeSentence(facts, device.name, i)),
     ...unusedSentences(facts),
+    ...sharedSentences(facts.layout),
     streamSentence(facts.layout),
     ...gainSentences(facts),
   ];
@@ -31,20 +32,24 @@ export function explain(facts: ChoiceFacts): readonly string[] {
 function placeSentence(facts: ChoiceFacts, name: string, i: number): string {
   const { layout, devices, book, shape } = facts;
   const seconds = groupSeconds(book.item(shape, shape));
-  const timeOf = (groups: readonly string[]): number =>
+  const timeOf = ({ groups }: LayoutStage): number =>
     groups.reduce((sum, group) => {
       const { F, B, W } = seconds.get(group) ?? { F: 0, B: 0, W: 0 };
       return sum + F + B + W;
     }, 0);
-  const held = layout.stages.flatMap((stage) => (stage.devices.includes(name) ? [stage.groups] : []));
-  const share = timeOf(held.flat()) / timeOf(layout.stages.flatMap(({ groups }) => groups));
+  const stages = layout.stages.filter((stage) => stage.devices.includes(name));
+  const total = layout.stages.reduce((sum, stage) => sum + timeOf(stage), 0);
+  const share = stages.reduce((sum, stage) => sum + timeOf(stage) / meshSize(stage), 0) / total;
+  const held = stages.map((stage) =>
+    meshSize(stage) === 1 ? shorten(stage.groups) : `its part of ${shorten(stage.groups)}`,
+  );
   const device = devices.find((candidate) => candidate.name === name);
   const isSpecial = devices.some((other) => device !== undefined && speedOf(other) !== speedOf(device));
   const speed = device !== undefined && isSpecial ? ` at speed ${speedOf(device)}` : "";
   const limit = device?.memory === undefined ? "" : ` of ${showBytes(device.memory)}`;
   const memory = facts.memory[i];
   const bytes = showBytes(memory === undefined ? 0 : totalBytes(memory));
-  return `${name}${speed} holds ${held.map(shorten).join(", and then ")}: ${percent(share)} of the work and ${bytes}${limit}.`;
+  return `${name}${speed} holds ${held.join(", and then ")}: ${percent(share)} of the work and ${bytes}${limit}.`;
 }
 
 function unusedSentences({ layout, devices }: ChoiceFacts): readonly string[] {
@@ -54,6 +59,24 @@ function unusedSentences({ layout, devices }: ChoiceFacts): readonly string[] {
   return [
     `${names} ${unused.length === 1 ? "is" : "are"} left out: using ${unused.length === 1 ? "it" : "them"} would not make the slowest stage faster.`,
   ];
+}
+
+/** Stages over devices that have others too. */
+function sharedSentences({ stages }: Layout): readonly string[] {
+  return stages.flatMap((stage) => {
+    const isShared = meshSize(stage) > 1 && stages.some((other) => isPartOf(other, stage));
+    if (!isShared) return [];
+    const names = `${stage.devices.slice(0, -1).join(", ")} and ${stage.devices.at(-1)}`;
+    return [
+      `${names} split ${shorten(stage.groups)} between them, so that nobody waits for the device that has it when forward turns into backward.`,
+    ];
+  });
+}
+
+function isPartOf(some: LayoutStage, whole: LayoutStage): boolean {
+  return (
+    some.devices.length < whole.devices.length && some.devices.every((name) => whole.devices.includes(name))
+  );
 }
 
 function streamSentence({ devices, stages, microBatches, chunks, schedule, weights }: Layout): string {
@@ -66,7 +89,8 @@ function streamSentence({ devices, stages, microBatches, chunks, schedule, weigh
     ...(chunks > 1 ? [`${chunks} chunks of time`] : []),
   ];
   const streams = `A mini-batch streams as ${items} items (${cut.join(" x ")}) in the order ${schedule}; ${weightSentences[weights]}.`;
-  return stages.length > devices.length
+  const own = stages.filter((stage) => meshSize(stage) === 1);
+  return own.length > devices.length
     ? `${streams} Devices take several stages in turn, so that each waits less for the first and the last item.`
     : streams;
 }

@@ -13,9 +13,10 @@ import {
 } from "../cost/stage-work.ts";
 import { type BatchShape, shapeKey } from "../data/dataset.ts";
 import type { Graph } from "../graph/graph.ts";
-import type { Layout, LayoutStage } from "../layout/layout.ts";
+import { type Layout, type LayoutStage, meshSize } from "../layout/layout.ts";
 import { buildForward } from "../model/forward.ts";
 import { type CompileSource, groupsOf } from "../partition/compile.ts";
+import { canSplit, type HeldGroups, layoutWork, type RankWork, rankWork } from "../partition/rank-work.ts";
 import { type StageFacts, stageFacts } from "../schedule/layout-spec.ts";
 
 /** Measured seconds of one group for the mini-batch `shape` as one item on a device of speed 1, sliced as a place of its own. */
@@ -32,12 +33,14 @@ export interface WorkOptions {
 /** The work of items; everything is computed once and remembered. */
 export interface WorkBook {
   item(item: BatchShape, total: BatchShape): ItemWork;
-  /** `stageWork` for the stages of a layout. */
+  /** `layoutWork` for the stages of a layout. */
   stages(item: ItemWork, stages: readonly LayoutStage[], fused: boolean): readonly StageWork[];
   /** `stageFacts` for the items of a layout. */
   facts(item: ItemWork, layout: Layout): StageFacts;
-  /** The memory of groups as one stage. */
-  memory(item: ItemWork, groups: readonly string[], fused: boolean): PlaceMemory;
+  /** Whether the layers of a stage can be split over its mesh. */
+  canSplit(item: ItemWork, stage: HeldGroups): boolean;
+  /** The memory of a stage; on a mesh that of a rank. */
+  memory(item: ItemWork, stage: HeldGroups, fused: boolean): PlaceMemory;
   flows(item: ItemWork): readonly Flow[];
   /** Seconds of U by group. */
   update(total: BatchShape): ReadonlyMap<string, number>;
@@ -55,9 +58,16 @@ export function workBook(options: WorkOptions): WorkBook {
   const memories = new Memory<PlaceMemory>();
   const flows = new Memory<readonly Flow[]>();
   const updates = new Memory<ReadonlyMap<string, number>>();
+  const ranks = new Memory<RankWork>();
+  const { inputs } = options.source;
+  const rankOf = ({ step }: ItemWork, { groups, mesh = {} }: HeldGroups, fused: boolean) =>
+    ranks.get(step, JSON.stringify([fused, groups, mesh]), () =>
+      rankWork(step, { groups, mesh }, fused, { inputs, shardings: {} }),
+    );
   const stagesOf: WorkBook["stages"] = (item, placed, fused) => {
-    const held = placed.map(({ groups }) => groups);
-    return stages.get(item, JSON.stringify([fused, held]), () => stageWork(item, held, fused));
+    const held = placed.map(({ groups, mesh = {} }) => ({ groups, mesh }));
+    const key = JSON.stringify([fused, held]);
+    return stages.get(item, key, () => layoutWork(item, held, fused, (stage) => rankOf(item, stage, fused)));
   };
   const isTypical = measured === undefined && options.rates === typicalRates;
   const typicalOf = (item: ItemWork): ItemWork =>
@@ -72,10 +82,23 @@ export function workBook(options: WorkOptions): WorkBook {
       const work = stagesOf(typicalOf(item), layout.stages, layout.weights === "fused");
       return stageFacts(layout, work, item.step.states);
     },
-    memory: (item, groups, fused) =>
-      memories.get(item, JSON.stringify([fused, groups]), () =>
+    canSplit: (item, stage) => canSplit(item.step, stage, { inputs, shardings: {} }),
+    memory: (item, stage, fused) => {
+      const { groups, mesh = {} } = stage;
+      const whole = memories.get(item, JSON.stringify([fused, groups]), () =>
         placeMemory(item.step, new Set(groups), fused),
-      ),
+      );
+      if (meshSize(stage) === 1) return whole;
+      const { parameters, gradients, optimizer } = whole;
+      const { tensor = 1 } = mesh;
+      return {
+        ...whole,
+        parameters: parameters / tensor,
+        gradients: gradients / tensor,
+        optimizer: optimizer / tensor,
+        ...rankOf(item, stage, fused).memory,
+      };
+    },
     flows: (item) => flows.get(item, "", () => stepFlows(item.step)),
     update: (total) => {
       const work = estimate(total, total);

@@ -13,10 +13,9 @@
 
 import type { Phase } from "../graph/graph.ts";
 import { bytesOfType } from "../graph/shape.ts";
-import { bytesOfCollective } from "../program/collectives.ts";
+import { bytesOfCollective, sentBytes } from "../program/collectives.ts";
 import {
   type BufferSpec,
-  type Collective,
   type Instruction,
   isCollective,
   type Program,
@@ -74,12 +73,6 @@ function moveOf(program: Program, instruction: Instruction) {
   const bytes = bytesOfCollective(program, instruction);
   const sent = Math.round(sentBytes(kind, bytes, ranks.length));
   return { kind, buffer, bytes, sent, into: kind === "all-reduce" ? buffer : instruction.into };
-}
-
-/** The bytes that each of some devices sends in a collective of so many bytes. */
-export function sentBytes(kind: Collective["kind"], bytes: number, devices: number): number {
-  const rounds = kind === "all-reduce" ? 2 : 1;
-  return (rounds * bytes * (devices - 1)) / devices;
 }
 
 const phases: readonly Move["phase"][] = ["F", "B", "W", "sum", "U"];

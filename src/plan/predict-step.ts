@@ -5,9 +5,9 @@
 
 import { type Rates, secondsOf, typicalRates, workOf } from "../cost/node-work.ts";
 import type { Graph } from "../graph/graph.ts";
+import { sentBytes } from "../program/collectives.ts";
 import type { Program } from "../program/program.ts";
 import { replayPrograms } from "../program/replay.ts";
-import { sentBytes } from "./moves.ts";
 import { type Overheads, threadOverheads } from "./predict.ts";
 
 export interface StepPrediction {

@@ -9,6 +9,7 @@ import { type ItemWork, type StageWork, stageWork } from "../cost/stage-work.ts"
 import { type BatchShape, shapeKey } from "../data/dataset.ts";
 import { chunksOf, type Layout, positionsOf, positionsOfStages } from "../layout/layout.ts";
 import { evenParts, groupsOf } from "../partition/compile.ts";
+import type { HeldGroups } from "../partition/rank-work.ts";
 import type { Action, Schedule, StageEdge, Work } from "../schedule/action.ts";
 import { scheduleSpec } from "../schedule/layout-spec.ts";
 import { replay } from "../schedule/replay.ts";
@@ -53,8 +54,8 @@ export interface DeviceMemory {
 }
 
 /**
- * The prediction for `layout`, which must be sound (`checkLayout`) and has one replica, on a mini-batch of `shape`. A stage that is split
- * over a mesh is predicted as if every rank held and did all of it, at the speed of the first.
+ * The prediction for `layout`, which must be sound (`checkLayout`) and has one replica, on a mini-batch of `shape`. All ranks of a mesh are
+ * taken to be as fast as the first. Throws a `UserError` where the layers of a stage cannot be split over its mesh.
  */
 export function predict(source: PredictSource, layout: Layout, shape: BatchShape): Prediction {
   const { items, first, spec, order } = orderOf(source, layout, shape);
@@ -93,9 +94,9 @@ export function predictMemory(
 ): readonly DeviceMemory[] {
   const { first, spec, order } = orderOf(source, layout, shape);
   return layout.devices.map(({ name }) => {
-    const held = layout.stages.flatMap(({ devices, groups }, stage) =>
-      devices.includes(name)
-        ? [stageMemory(source.book, first, groups, layout, itemsAlive(order, spec, stage))]
+    const held = layout.stages.flatMap((own, stage) =>
+      own.devices.includes(name)
+        ? [stageMemory(source.book, first, own, layout, itemsAlive(order, spec, stage))]
         : [],
     );
     return held.reduce((sum, one) => ({
@@ -145,15 +146,15 @@ export function itemsAlive(order: Schedule, work: Work, stage: number): ItemsAli
   };
 }
 
-/** Memory of one stage with so many items alive. */
+/** Memory of one stage, or of a rank of its mesh, with so many items alive. */
 export function stageMemory(
   book: WorkBook,
   item: ItemWork,
-  groups: readonly string[],
+  stage: HeldGroups,
   layout: Pick<Layout, "weights">,
   alive: ItemsAlive,
 ): DeviceMemory {
-  const memory = book.memory(item, groups, layout.weights === "fused");
+  const memory = book.memory(item, stage, layout.weights === "fused");
   const { parameters, gradients, optimizer, statistics, data, untilB, untilW, fromB, passing } = memory;
   return {
     lasting: parameters + gradients + optimizer + statistics + data * alive.all,
@@ -228,15 +229,18 @@ function durationsOf(
   const items = grid.flat().length;
   const [[first]] = grid as readonly [readonly [ItemWork]];
   /** Every item but the first adds its gradients to those before: two reads and a write. */
-  const adding = layout.stages.map(({ groups }) => {
-    const { gradients } = book.memory(first, groups, fused);
+  const adding = layout.stages.map((stage) => {
+    const { gradients } = book.memory(first, stage, fused);
     return joined > 1 ? 0 : (3 * gradients * (items - 1)) / items / rates.bytesPerSecond;
   });
   return ({ phase, stage, microBatch, chunk }) => {
     const item = grid[microBatch]?.[chunk] as ItemWork;
     const stages = known.get(item) as readonly StageWork[];
-    const { seconds, groups } = stages[stage] as StageWork;
-    const starting = groups[phase] * overheads.segment;
+    const { seconds, groups, meetings, sent } = stages[stage] as StageWork;
+    const starting =
+      (groups[phase] + meetings[phase]) * overheads.segment +
+      meetings[phase] * overheads.latency +
+      sent[phase] / overheads.bytesPerSecond;
     const speed = speeds[stage] ?? 1;
     if (phase !== "W") return seconds[phase] / speed + starting;
     return (seconds.W + (adding[stage] ?? 0)) / speed + starting / joined;
@@ -247,8 +251,9 @@ function updateSeconds(book: WorkBook, layout: Layout, shape: BatchShape, speeds
   const update = book.update(shape);
   const positions = positionsOfStages(layout);
   const times = new Map<number, number>();
-  layout.stages.forEach(({ groups }, stage) => {
-    const time = groups.reduce((sum, group) => sum + (update.get(group) ?? 0), 0) / (speeds[stage] ?? 1);
+  layout.stages.forEach(({ groups, mesh }, stage) => {
+    const whole = groups.reduce((sum, group) => sum + (update.get(group) ?? 0), 0);
+    const time = whole / (mesh?.tensor ?? 1) / (speeds[stage] ?? 1);
     for (const position of positions[stage] ?? []) times.set(position, (times.get(position) ?? 0) + time);
   });
   return Math.max(0, ...times.values());

@@ -34,7 +34,7 @@ export function refine<T extends Timed>(
 
 /**
  * All stages that differ by one unit: a stage has one more, the next or the one after has one less, and what is between moves along.
- * None where the stages do not follow the units in their order (parallel branches), or a stage would be empty.
+ * None where the stages do not follow the units in their order (parallel branches), or a stage would be empty; a stage on a mesh stays.
  */
 function neighbours(
   stages: readonly LayoutStage[],
@@ -44,10 +44,12 @@ function neighbours(
   const sizes = stages.map(
     ({ groups }) => units.filter(([first]) => groups.includes(first as string)).length,
   );
+  const isMeshed = (i: number): boolean => stages[i]?.mesh !== undefined;
   const moves = sizes.flatMap((_, i) =>
     [i - 2, i - 1, i + 1, i + 2].flatMap((k) => {
       const [more, less] = [sizes[i] as number, sizes[k]];
-      return less === undefined || less === 1 ? [] : [sizes.with(i, more + 1).with(k, less - 1)];
+      if (less === undefined || less === 1 || isMeshed(i) || isMeshed(k)) return [];
+      return [sizes.with(i, more + 1).with(k, less - 1)];
     }),
   );
   return moves.map((moved) => withSizes(stages, units, moved));

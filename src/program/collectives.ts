@@ -43,6 +43,12 @@ export function bytesOfCollective(program: Program, instruction: Collective): nu
   return bytesOfType(wholeOf(program, instruction).type);
 }
 
+/** The bytes that each of some devices sends in a collective of so many bytes. */
+export function sentBytes(kind: Collective["kind"], bytes: number, devices: number): number {
+  const rounds = kind === "all-reduce" ? 2 : 1;
+  return (rounds * bytes * (devices - 1)) / devices;
+}
+
 /** What the members do, in words: "to add up" and "adds up". */
 export function verbOf(instruction: Collective): { readonly base: string; readonly third: string } {
   switch (instruction.kind) {

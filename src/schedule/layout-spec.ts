@@ -1,7 +1,7 @@
 /** What a layout asks of a schedule. */
 
 import type { StageWork } from "../cost/stage-work.ts";
-import { type Layout, meshSize, positionsOf, positionsOfStages } from "../layout/layout.ts";
+import { type Layout, positionsOf, positionsOfStages } from "../layout/layout.ts";
 import type { StateSpec } from "../model/model-builder.ts";
 import type { ScheduleSpec } from "./schedule.ts";
 
@@ -45,8 +45,7 @@ export function stageFacts(
     costs: layout.stages.map((stage, i) => {
       const { F, B, W } = (work[i] as StageWork).seconds;
       const threads = layout.devices.find(({ name }) => name === stage.devices[0])?.threads ?? 1;
-      const speed = threads * meshSize(stage);
-      return { F: F / speed, B: B / speed, W: W / speed };
+      return { F: F / threads, B: B / threads, W: W / threads };
     }),
     carries: layout.stages.map(({ groups }) => carrying.some((group) => groups.includes(group))),
   };

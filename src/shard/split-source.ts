@@ -1,14 +1,23 @@
 /** What a graph is split by, and the split graph. */
 
+import type { InputSpec } from "../data/dataset.ts";
 import type { Graph } from "../graph/graph.ts";
+import type { Layout } from "../layout/layout.ts";
 import type { Block } from "./block.ts";
-import type { Mesh } from "./mesh.ts";
+import { type Mesh, noMesh } from "./mesh.ts";
 import type { Sharding } from "./sharding.ts";
 
 /** The stage of a group and the mesh of its devices. */
 export interface StageMesh {
   readonly stage: number;
   readonly mesh: Mesh;
+}
+
+/** What a layout and the data say of every split. */
+export interface SplitChoices {
+  readonly inputs: readonly InputSpec[];
+  /** Which dim of a parameter the tensor axis splits, where the layout says so. */
+  readonly shardings: NonNullable<Layout["shardings"]>;
 }
 
 export interface SplitSource {
@@ -52,6 +61,29 @@ export interface SplitGraph {
   /** By name in the whole graph. What rank r has is called `partName(name, mesh, r)`. */
   readonly inputs: ReadonlyMap<string, Spread>;
   readonly outputs: ReadonlyMap<string, Spread>;
+}
+
+/** How graphs are split whose groups are in such stages, which have such meshes. */
+export function splitOptions({
+  stageOf,
+  meshes,
+  shardings,
+  inputs,
+}: SplitChoices & {
+  readonly stageOf: (group: string) => number;
+  readonly meshes: readonly Mesh[];
+}): Pick<SplitSource, "meshOf" | "chosen" | "timeDims"> {
+  return {
+    meshOf: (group) => {
+      const stage = stageOf(group);
+      return { stage, mesh: meshes[stage] ?? noMesh };
+    },
+    chosen: new Map(Object.entries(shardings)),
+    timeDims: (name) =>
+      (inputs.find((input) => input.name === name)?.dims ?? []).flatMap((dim, i) =>
+        dim === "time" ? [i] : [],
+      ),
+  };
 }
 
 /** What an input or output of the split graph is a part of. */

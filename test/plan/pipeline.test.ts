@@ -1,19 +1,21 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import type { BatchShape } from "../../src/data/dataset.ts";
+import type { BatchShape, InputSpec } from "../../src/data/dataset.ts";
 import { concat } from "../../src/graph/functions.ts";
 import type { Tensor } from "../../src/graph/tensor.ts";
 import type { Layout, LayoutStage } from "../../src/layout/layout.ts";
 import { parseLayout, printLayout } from "../../src/layout/parse.ts";
 import { parseDevices } from "../../src/layout/place.ts";
 import type { Layer } from "../../src/model/layer.ts";
-import { embedding, linear, sequential } from "../../src/model/layers/basic.ts";
+import { embedding, layerNorm, linear, sequential } from "../../src/model/layers/basic.ts";
 import { gru, lstm } from "../../src/model/layers/recurrent.ts";
 import { adam, sgd } from "../../src/model/optimizer.ts";
 import { type CompileSource, compileTraining } from "../../src/partition/compile.ts";
+import type { PlanDevice } from "../../src/plan/balance.ts";
 import { checkLayout, layoutModel } from "../../src/plan/check-layout.ts";
 import { choosePipeline, type PipelineChoice, type PipelineRequest } from "../../src/plan/pipeline.ts";
 import { totalBytes } from "../../src/plan/predict.ts";
+import { predictStep } from "../../src/plan/predict-step.ts";
 import { planMemory } from "../../src/program/memory.ts";
 import { languageModel, mainModel, textInputs } from "../cost/models.ts";
 
@@ -142,7 +144,7 @@ test("what the planner is told to take it takes, or says why it cannot", () => {
   ).toThrow(/group "decode" of the model is in no stage/);
 });
 
-test("stages that are split by hand are planned as if their first devices did all of the work", () => {
+test("stages that are split by hand are planned with the work of a rank", () => {
   const choose = (stages: readonly LayoutStage[]) =>
     choosePipeline({ source: main, shapes: [sentences], devices: parseDevices("cpu:4"), stages });
   const whole = choose(cutAfter(5));
@@ -153,11 +155,49 @@ test("stages that are split by hand are planned as if their first devices did al
       groups,
     })),
   );
-  expect(split.seconds).toBe(whole.seconds);
-  expect(split.layout.schedule).toBe(whole.layout.schedule);
-  const [first, second] = whole.prediction.idle;
+  expect(split.seconds).toBeLessThan(0.7 * whole.seconds);
+  expect(split.seconds).toBeGreaterThan(0.5 * whole.seconds);
+  const { programs } = compileTraining(main, split.layout, sentences);
+  const inPrograms = predictStep(programs, { speeds: [1, 1, 1, 1] });
+  expect(Math.abs(inPrograms.seconds / split.seconds - 1)).toBeLessThan(0.1);
+  const [first, , second] = split.prediction.idle;
   expect(split.layout.devices.map(({ name }) => name)).toEqual(["cpu:0", "cpu:2", "cpu:1", "cpu:3"]);
   expect(split.prediction.idle).toEqual([first, first, second, second]);
+});
+
+test("a large output layer is split over all devices, where they are alike and its layer can be split", () => {
+  const request = { source: main, shapes: [sentences], devices: parseDevices("cpu:2") };
+  const { layout, reasons, seconds } = choosePipeline(request);
+  expect(layout.stages.at(-1)).toEqual({
+    devices: ["cpu:0", "cpu:1"],
+    mesh: { tensor: 2 },
+    groups: ["decode"],
+  });
+  expect(reasons).toContain(
+    "cpu:0 and cpu:1 split decode between them, so that nobody waits for the device that has it when forward turns into backward.",
+  );
+  const alone = choosePipeline({ ...request, fixed: { schedule: "interleaved-1f1b" } });
+  expect(alone.layout.stages.every(({ mesh }) => mesh === undefined)).toBe(true);
+  expect(seconds).toBeLessThan(0.95 * alone.seconds);
+  const [one, two] = parseDevices("cpu:2") as readonly [PlanDevice, PlanDevice];
+  const unequal = choosePipeline({ ...request, devices: [one, { ...two, speed: 2 }] });
+  expect(unequal.layout.stages.every(({ mesh }) => mesh === undefined)).toBe(true);
+  const inner: CompileSource = {
+    ...main,
+    model: sequential([
+      embedding({ vocabulary: 50, dim: 64, group: "embed" }),
+      ...[0, 1, 2].map((i) => lstm({ units: 64, group: `layer${i}` })),
+      layerNorm({ group: "last" }),
+    ]),
+    loss: "mean-squared-error",
+    inputs: [
+      textInputs[0] as InputSpec,
+      { name: "targets", dtype: "f32", dims: ["time", "batch", { size: 64 }] },
+    ],
+  };
+  expect(
+    choosePipeline({ ...request, source: inner }).layout.stages.every(({ mesh }) => mesh === undefined),
+  ).toBe(true);
 });
 
 test("unequal devices get work by their speed, and the reasons say so", () => {
