@@ -6,7 +6,7 @@ import { GraphBuilder } from "../src/graph/builder.ts";
 import { allocate } from "../src/graph/dtype.ts";
 import { matmul } from "../src/graph/functions.ts";
 
-/** Seconds of each turn of each contestant: A B C A B C ... after `warmUp` rounds that are not counted. */
+/** Seconds of each turn of each contestant: A B C, B C A, C A B, ... after `warmUp` rounds that are not counted. */
 export async function takeTurns<K extends string>(
   contestants: { readonly [name in K]: () => Promise<unknown> | unknown },
   rounds: number,

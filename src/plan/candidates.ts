@@ -79,6 +79,8 @@ export interface PlacementSource {
   readonly microBatches: number;
   /** The mini-batch that is balanced for, usually the largest. */
   readonly shape: BatchShape;
+  /** Whether devices may split the last unit between them. */
+  readonly sharesTail: boolean;
 }
 
 /** Stages with their devices in the order of first use. */
@@ -136,7 +138,8 @@ export function placements(source: PlacementSource): Placements {
     });
     return [first, ...inTurns];
   };
-  const tail = branches.length > 0 ? undefined : sharedTail(source, work, units);
+  const mayShare = source.sharesTail && branches.length === 0;
+  const tail = mayShare ? sharedTail(source, work, units) : undefined;
   const withTail = (way: Streaming): readonly Placement[] => {
     if (tail === undefined || way.schedule !== "wavefront") return [];
     const memory = isLimited ? rangeMemory(source, way, groupsIn, tail) : undefined;

@@ -49,6 +49,8 @@ export interface PipelineRequest {
   readonly stages?: readonly LayoutStage[];
   /** What is not left to the planner. */
   readonly fixed?: Partial<Streaming>;
+  /** Whether devices may split the last layers between them; default true. */
+  readonly sharesTail?: boolean;
   /** Measured seconds by group for one shape, instead of estimates. */
   readonly measured?: { readonly shape: BatchShape; readonly costs: MeasuredCosts };
   readonly rates?: Rates;
@@ -132,7 +134,7 @@ interface Options extends Placements {
 }
 
 function optionsOf(
-  { devices, stages, fixed = {}, microBatches = 1, shapes }: PipelineRequest,
+  { devices, stages, fixed = {}, microBatches = 1, shapes, sharesTail = true }: PipelineRequest,
   book: WorkBook,
   shape: BatchShape,
 ): Options {
@@ -140,7 +142,8 @@ function optionsOf(
   const alone = new Set(names).size === 1;
   const chunks = fixed.chunks === undefined ? (alone ? [1] : chunkChoices(book, shapes)) : [fixed.chunks];
   const ways = streamings(chunks, fixed);
-  if (stages === undefined) return { ...placements({ book, devices, microBatches, shape }), ways };
+  if (stages === undefined)
+    return { ...placements({ book, devices, microBatches, shape, sharesTail }), ways };
   return { units: [], place: () => [{ stages, devices: usedDevices(stages, devices) }], ways };
 }
 
@@ -189,12 +192,13 @@ function layoutOf(
   };
 }
 
-/** The fastest trials of each number of stages. */
+/** The fastest trials of each number of stages, with and without a stage that devices split. */
 function fastestOfEach(trials: readonly Trial[]): readonly Trial[] {
-  const counts = new Set(trials.map(({ layout }) => layout.stages.length));
-  return [...counts].flatMap((count) =>
+  const kindOf = ({ layout: { stages } }: Trial): string =>
+    `${stages.length} ${stages.some(({ mesh }) => mesh !== undefined)}`;
+  return [...new Set(trials.map(kindOf))].flatMap((kind) =>
     trials
-      .filter(({ layout }) => layout.stages.length === count)
+      .filter((trial) => kindOf(trial) === kind)
       .toSorted((a, b) => a.seconds - b.seconds)
       .slice(0, 4),
   );

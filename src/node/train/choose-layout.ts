@@ -86,6 +86,8 @@ export function chooseLayout(request: LayoutRequest): LayoutChoice {
     },
     ...(hand && { stages: hand.stages }),
     ...(microBatches !== undefined && { microBatches }),
+    // With a mesh every layer is split already.
+    sharesTail: meshSize({ mesh }) === 1,
   });
   const reasons = devices.length === 1 ? [] : choice.reasons;
   const { zero } = options;

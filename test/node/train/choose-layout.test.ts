@@ -66,6 +66,27 @@ test("without a mesh, and with axes of size 1, stages are not split", () => {
   ]);
 });
 
+test("a large output layer is shared by all devices, unless every layer is split or placed anyway", () => {
+  const large = {
+    ...source,
+    ...languageModel({ vocabulary: 10_000, dim: 100, units: 200, layers: 4 }),
+  };
+  const stagesOf = (options: LayoutOptions) =>
+    chooseLayout({
+      source: large,
+      shapes: [{ batch: 20, time: 32 }],
+      options,
+      recompute: "none",
+      threads: 1,
+    }).layout.stages.map(({ devices, mesh }) => `${devices.join(" ")} ${mesh?.tensor ?? 1}`);
+  expect(stagesOf({ devices: "cpu:2" }).at(-1)).toBe("cpu:0 cpu:1 2");
+  expect(stagesOf({ devices: "cpu:4", data: 2 }).at(-1)).toBe("cpu:0 cpu:1 cpu:2 cpu:3 2");
+  expect(new Set(stagesOf({ devices: "cpu:4", tensor: 2 }))).toEqual(
+    new Set(["cpu:0 cpu:1 2", "cpu:2 cpu:3 2"]),
+  );
+  expect(stagesOf({ devices: "cpu:2", place })).toEqual(["cpu:0 1", "cpu:1 1"]);
+});
+
 test("positions that the planner leaves out are left out with all their devices", () => {
   const { layout } = choose({ devices: "cpu:12", data: 1, tensor: 2 });
   const used = layout.stages.flatMap(({ devices }) => devices);
