@@ -1,5 +1,6 @@
 /** Small models of every kind that is split in tests, each with batches that it can be trained on. */
 
+import { type TrainingStep, trainingStep } from "../../src/autodiff/training-step.ts";
 import { deriveKey, hashIndex, normal } from "../../src/base/random.ts";
 import {
   type Batch,
@@ -14,6 +15,7 @@ import { allocate, type DType } from "../../src/graph/dtype.ts";
 import { add, concat, mul, reshape, sum } from "../../src/graph/functions.ts";
 import { sizeOf } from "../../src/graph/shape.ts";
 import type { Tensor } from "../../src/graph/tensor.ts";
+import { buildForward } from "../../src/model/forward.ts";
 import type { Model } from "../../src/model/layer.ts";
 import { positionEmbedding, transformerBlock } from "../../src/model/layers/attention.ts";
 import {
@@ -290,4 +292,12 @@ function tensorOf(
     }
   }
   return { dtype, shape, data };
+}
+
+/** The training step of an example as one item of its first shape. */
+export function stepOf({ source, shapes }: Example): TrainingStep {
+  const [shape] = shapes as [(typeof shapes)[number]];
+  const { dtype, optimizer } = source;
+  const forward = buildForward(source, { shape: { item: shape, total: shape }, training: true, dtype });
+  return trainingStep(forward, { optimizer });
 }

@@ -1,23 +1,16 @@
 /** Where exchanges stand: never in W, which every device of a mesh does when it has time. */
 
 import { expect, test } from "vitest";
-import { trainingStep } from "../../src/autodiff/training-step.ts";
 import { slicedFor } from "../../src/cost/memory.ts";
-import { buildForward } from "../../src/model/forward.ts";
 import { isExchange } from "../../src/shard/exchanges.ts";
 import { splitOptions } from "../../src/shard/split-source.ts";
 import { splitItem } from "../../src/shard/step.ts";
-import { exampleNames, exampleOf } from "../partition/models.ts";
+import { exampleNames, exampleOf, stepOf } from "../partition/models.ts";
 
 test.each(exampleNames)("%s over tensor 2: no device waits for another one in W", (name) => {
-  const { source, groups, shapes } = exampleOf(name, { dtype: "f64" });
-  const [shape] = shapes as [(typeof shapes)[number]];
-  const forward = buildForward(source, {
-    shape: { item: shape, total: shape },
-    training: true,
-    dtype: "f64",
-  });
-  const step = trainingStep(forward, { optimizer: source.optimizer });
+  const example = exampleOf(name, { dtype: "f64" });
+  const { source, groups } = example;
+  const step = stepOf(example);
   // The first stage gives no gradient on: without its exchanges all of its derivative would be W.
   const stageOf = (group: string) => (groups.indexOf(group) < groups.length / 2 ? 0 : 1);
   const item = slicedFor(step, (group) => `${stageOf(group)}`, false);

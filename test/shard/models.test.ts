@@ -1,11 +1,9 @@
 /** Whole models split over meshes compute what one device computes, before there is any program. */
 
 import { expect, test } from "vitest";
-import { trainingStep } from "../../src/autodiff/training-step.ts";
-import { buildForward } from "../../src/model/forward.ts";
 import type { Axis, Mesh } from "../../src/shard/mesh.ts";
 import { splitItem, splitUpdate } from "../../src/shard/step.ts";
-import { exampleNames, exampleOf } from "../partition/models.ts";
+import { exampleNames, exampleOf, stepOf } from "../partition/models.ts";
 import { expectSameOutputs } from "./evaluate-split.ts";
 
 const axis = (name: Axis["axis"], size: number): Axis => ({ axis: name, size });
@@ -30,14 +28,9 @@ const meshes: { readonly [name: string]: readonly Mesh[] } = {
 for (const name of exampleNames) {
   for (const [title, stages] of Object.entries(meshes)) {
     test(`${name} on ${title}`, () => {
-      const { source, groups, shapes, vocabulary } = exampleOf(name, { dtype: "f64" });
-      const [shape] = shapes as [(typeof shapes)[number]];
-      const forward = buildForward(source, {
-        shape: { item: shape, total: shape },
-        training: true,
-        dtype: "f64",
-      });
-      const step = trainingStep(forward, { optimizer: source.optimizer });
+      const example = exampleOf(name, { dtype: "f64" });
+      const { source, groups, vocabulary } = example;
+      const step = stepOf(example);
       const half = Math.ceil(groups.length / stages.length);
       const stageOf = (group: string) => Math.max(0, Math.floor(groups.indexOf(group) / half));
       const meshOf = (group: string) => ({ stage: stageOf(group), mesh: stages[stageOf(group)] as Mesh });
