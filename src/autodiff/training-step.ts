@@ -52,6 +52,11 @@ export function stateNames(state: string): {
   return { value: `state:${state}`, arriving: `arriving:${state}`, leaving: `grad:state:${state}` };
 }
 
+/** The inputs and outputs that are running statistics. */
+export function statisticNames(states: readonly StateSpec[]): ReadonlySet<string> {
+  return new Set(states.filter(({ kind }) => kind === "statistic").map(({ name }) => stateNames(name).value));
+}
+
 export interface StepOptions {
   readonly optimizer: Optimizer;
   /** Groups whose values are computed again in backward; default none. */

@@ -8,7 +8,7 @@
  */
 
 import { sliceWeightGradients } from "../autodiff/slice.ts";
-import { stateNames, type TrainingStep } from "../autodiff/training-step.ts";
+import { stateNames, statisticNames, type TrainingStep } from "../autodiff/training-step.ts";
 import type { Graph, Phase, ValueId } from "../graph/graph.ts";
 import { bytesOfType, type TensorType } from "../graph/shape.ts";
 
@@ -56,13 +56,10 @@ export function slicedFor(
 /** The memory of `groups` as one place, for items of the shape of `step`. */
 export function placeMemory(step: TrainingStep, groups: ReadonlySet<string>, fused: boolean): PlaceMemory {
   const graph = slicedFor(step, (group) => (groups.has(group) ? "here" : "elsewhere"), fused);
-  const sum = (values: Iterable<ValueId>): number =>
-    [...values].reduce((bytes, value) => bytes + bytesOfType(graph.types[value] as TensorType), 0);
+  const sum = (values: Iterable<ValueId>): number => bytesOfValues(graph, values);
   const used = usedInputs(graph, groups);
   const named = new Set([...used].map((value) => graph.inputs[value]?.name));
-  const statistics = new Set(
-    step.states.flatMap(({ name, kind }) => (kind === "statistic" ? [stateNames(name).value] : [])),
-  );
+  const statistics = statisticNames(step.states);
   return {
     ...trainedBytes(step, groups, named),
     statistics: sum([...used].filter((value) => statistics.has(graph.inputs[value]?.name ?? ""))),
@@ -77,8 +74,7 @@ export function itemMemory(
   groups: ReadonlySet<string>,
   lasting: ReadonlySet<string>,
 ): ItemMemory {
-  const sum = (values: Iterable<ValueId>): number =>
-    [...values].reduce((bytes, value) => bytes + bytesOfType(graph.types[value] as TensorType), 0);
+  const sum = (values: Iterable<ValueId>): number => bytesOfValues(graph, values);
   const held = heldValues(graph, groups, lasting);
   return {
     untilB: sum(held.untilB),
@@ -86,6 +82,10 @@ export function itemMemory(
     fromB: sum(held.fromB),
     passing: Math.max(0, ...passingValues(graph, groups, held).map(sum)),
   };
+}
+
+function bytesOfValues(graph: Graph, values: Iterable<ValueId>): number {
+  return [...values].reduce((bytes, value) => bytes + bytesOfType(graph.types[value] as TensorType), 0);
 }
 
 function trainedBytes(

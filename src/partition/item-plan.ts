@@ -1,7 +1,6 @@
 /** The item graph of one shape, split over the meshes and cut for a placement: who runs which segments in each phase, and who uses which value. */
 
-import { sliceWeightGradients } from "../autodiff/slice.ts";
-import { stateNames } from "../autodiff/training-step.ts";
+import { slicedFor } from "../cost/memory.ts";
 import type { Graph, GraphInput, Node, Phase, ValueId } from "../graph/graph.ts";
 import { sizeOf, type TensorType } from "../graph/shape.ts";
 import type { Collective } from "../program/program.ts";
@@ -31,13 +30,7 @@ export interface ItemPlan {
 /** The plan of one item graph; with `fused` weights, all of the derivative is phase B and nothing is left for W. */
 export function planItem(step: PartitionStep, source: ReplicaSource): ItemPlan {
   const { stageOf } = source;
-  const urgent = new Set(
-    step.states.filter(({ kind }) => kind === "carried").map(({ name }) => stateNames(name).leaving),
-  );
-  const item =
-    source.weights === "fused"
-      ? step.item
-      : sliceWeightGradients(step.item, urgent, (group) => `${stageOf(group)}`);
+  const item = slicedFor(step, (group) => `${stageOf(group)}`, source.weights === "fused");
   const split = splitItem({ ...step, item }, splitOptions(source), source.settled);
   const { graph } = split;
   const segments = new Map<string, Segment[]>();

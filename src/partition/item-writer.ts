@@ -1,6 +1,6 @@
 /** Writes the work on items, phases F, B and W, into the programs. */
 
-import { stateNames } from "../autodiff/training-step.ts";
+import { stateNames, statisticNames } from "../autodiff/training-step.ts";
 import { invariant } from "../base/errors.ts";
 import type { GraphInput, ValueId } from "../graph/graph.ts";
 import { showType, type TensorType } from "../graph/shape.ts";
@@ -57,9 +57,7 @@ export class ItemWriter {
     const gradients = source.steps.flatMap((step) => step.gradients.map(({ output }) => output));
     this.#sums = new Set([lossOutput, ...gradients]);
     const states = source.steps.flatMap((step) => step.states);
-    this.#statistics = new Set(
-      states.filter(({ kind }) => kind === "statistic").map(({ name }) => stateNames(name).value),
-    );
+    this.#statistics = statisticNames(states);
   }
 
   /** How the first item's graph is split; parameters lie the same way for all items. */

@@ -3,7 +3,7 @@
  * and the parts of its rank are added up.
  */
 
-import { stateNames, type TrainingStep } from "../autodiff/training-step.ts";
+import { statisticNames, type TrainingStep } from "../autodiff/training-step.ts";
 import { UserError } from "../base/errors.ts";
 import { type ItemMemory, itemMemory, slicedFor } from "../cost/memory.ts";
 import { secondsOf, typicalRates, workOf } from "../cost/node-work.ts";
@@ -17,8 +17,14 @@ import { isExchange } from "../shard/exchanges.ts";
 import { noMesh } from "../shard/mesh.ts";
 import { settleParameters } from "../shard/settle.ts";
 import { splitGroup } from "../shard/sharded.ts";
-import { partOf, type SplitChoices, type SplitGraph, splitOptions } from "../shard/split-source.ts";
-import { type SplitOptions, splitItem } from "../shard/step.ts";
+import {
+  partOf,
+  type SplitChoices,
+  type SplitGraph,
+  type SplitOptions,
+  splitOptions,
+} from "../shard/split-source.ts";
+import { splitItem } from "../shard/step.ts";
 
 export interface RankWork {
   /** Of the rank that has most to do; and of one device that does all. */
@@ -71,9 +77,7 @@ function firstRankMemory(
   split: SplitGraph,
   held: ReadonlySet<string>,
 ): ItemMemory {
-  const statistics = new Set(
-    states.flatMap(({ name, kind }) => (kind === "statistic" ? [stateNames(name).value] : [])),
-  );
+  const statistics = statisticNames(states);
   const own = split.graph.nodes.flatMap(({ group: name }) => {
     const { group, ranks } = splitGroup(name);
     return held.has(group) && ranks.includes(0) ? [name] : [];

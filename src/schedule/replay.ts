@@ -1,7 +1,8 @@
 /**
  * Runs a schedule on paper: every device performs its actions strictly in order and blocks until what the next
- * one needs has ended elsewhere, and until all devices of its stage have come to it. The outcome is exact for given durations, so that a schedule can be compared
- * with the closed forms of the papers, and a deadlock is found before anything runs.
+ * one needs has ended elsewhere, and until all devices of its stage have come to it. The outcome is exact for given
+ * durations, so that a schedule can be compared with the closed forms of the papers, and a deadlock is found before
+ * anything runs.
  */
 import { type Action, type Rules, rulesOf, type Schedule, type Work } from "./action.ts";
 

@@ -114,7 +114,7 @@ function startNext(state: State, work: PlacedWork, device: number, time: number)
   for (const choice of choicesOf(state, work, device, time)) {
     const ready = Math.max(...choice.devices.map((one) => state.free[one] ?? 0));
     if (ready > time) deadline = Math.min(deadline, ready);
-    else if (time + durationOf(choice, work) <= deadline) {
+    else if (time + durationOf(choice.actions, work) <= deadline) {
       start(state, work, choice, time);
       return true;
     }
@@ -122,14 +122,14 @@ function startNext(state: State, work: PlacedWork, device: number, time: number)
   return false;
 }
 
-function durationOf({ actions }: Choice, { costs }: PlacedWork): number {
+function durationOf(actions: readonly Action[], { costs }: PlacedWork): number {
   return actions.reduce((sum, { stage, phase }) => sum + (costs[stage]?.[phase] ?? 0), 0);
 }
 
 function start(state: State, work: PlacedWork, { stage, devices, actions }: Choice, time: number): void {
   let end = time;
   for (const action of actions) {
-    end += work.costs[action.stage]?.[action.phase] ?? 0;
+    end += durationOf([action], work);
     const id = state.rules.id(action);
     state.ends[id] = Math.max(state.ends[id] ?? 0, end);
     for (const device of devices) {

@@ -6,8 +6,8 @@ import { lossOutput } from "../model/forward.ts";
 import { shardingProblems } from "./demands.ts";
 import { splitGraph } from "./expand.ts";
 import { rankCount } from "./mesh.ts";
-import type { SplitGraph } from "./split-source.ts";
-import { type SplitOptions, splitItem } from "./step.ts";
+import type { SplitGraph, SplitOptions } from "./split-source.ts";
+import { splitItem } from "./step.ts";
 
 /**
  * The forward graph `graph` over the meshes. Throws a `UserError` with everything that keeps it from being split as the layout asks: axes

@@ -33,6 +33,9 @@ export interface SplitSource {
   readonly pending: ReadonlyMap<string, string | undefined>;
 }
 
+/** What is the same for all graphs of a step. */
+export type SplitOptions = Pick<SplitSource, "meshOf" | "chosen" | "timeDims">;
+
 /** An input or output of the split graph as what a rank has of one of the whole graph; without a block all of it. */
 export interface Part {
   readonly of: string;
@@ -72,7 +75,7 @@ export function splitOptions({
 }: SplitChoices & {
   readonly stageOf: (group: string) => number;
   readonly meshes: readonly Mesh[];
-}): Pick<SplitSource, "meshOf" | "chosen" | "timeDims"> {
+}): SplitOptions {
   return {
     meshOf: (group) => {
       const stage = stageOf(group);

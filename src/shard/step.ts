@@ -1,6 +1,6 @@
 /** Splits both graphs of a training step, the update as the item graph has laid out the parameters. */
 
-import { stateNames, type TrainingStep } from "../autodiff/training-step.ts";
+import { statisticNames, type TrainingStep } from "../autodiff/training-step.ts";
 import { invariant } from "../base/errors.ts";
 import type { Graph } from "../graph/graph.ts";
 import type { TensorType } from "../graph/shape.ts";
@@ -11,9 +11,7 @@ import { keepCollected } from "./keep-collected.ts";
 import { type Axis, rankCount } from "./mesh.ts";
 import { splitGroup } from "./sharded.ts";
 import type { Sharding } from "./sharding.ts";
-import type { GivenInput, SplitGraph, SplitSource } from "./split-source.ts";
-
-export type SplitOptions = Pick<SplitSource, "meshOf" | "chosen" | "timeDims">;
+import type { GivenInput, SplitGraph, SplitOptions } from "./split-source.ts";
 
 type Step = Pick<TrainingStep, "item" | "gradients" | "states">;
 
@@ -23,12 +21,8 @@ type Step = Pick<TrainingStep, "item" | "gradients" | "states">;
  */
 export function splitItem(step: Step, options: SplitOptions, settled?: SplitGraph): SplitGraph {
   if (!isSplit(step.item, options)) return unsplit(step.item, options);
-  const statistics = step.states.flatMap(({ name, kind }) =>
-    kind === "statistic" ? [stateNames(name).value] : [],
-  );
-  const lasting = step.item.inputs.filter(
-    ({ name, role }) => role === "parameter" || statistics.includes(name),
-  );
+  const statistics = statisticNames(step.states);
+  const lasting = step.item.inputs.filter(({ name, role }) => role === "parameter" || statistics.has(name));
   const given = new Map(
     lasting.flatMap(({ name, group }) => {
       const spread = settled?.inputs.get(name);
