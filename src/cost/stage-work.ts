@@ -24,7 +24,7 @@ export interface StageWork {
   readonly seconds: StageCosts;
   /** Groups that run. */
   readonly groups: StageCosts;
-  /** Exchanges with other ranks, and the bytes that a rank sends for them. */
+  /** How often a rank waits for others within the phase, and the bytes that it sends for exchanges. */
   readonly meetings: StageCosts;
   readonly sent: StageCosts;
 }

@@ -63,7 +63,7 @@ const operandCounts: { readonly [K in OpKind]: number | "at least 1" } = {
   "log-softmax": 1,
   "softmax-grad": 2,
   "cross-entropy": 2,
-  "cross-entropy-grad": 3,
+  "cross-entropy-grad": 4,
   "layer-norm": 3,
   "layer-norm-grad": 5,
   "batch-norm": 3,

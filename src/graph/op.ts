@@ -105,8 +105,9 @@ export type Op =
    */
   | { readonly kind: "cross-entropy"; readonly ignore: number }
   /**
-   * probabilities [..., V], targets: i32 [...], dLoss: [...] → dLogits [..., V]. With `first`, the V classes are those from `first` on, and
-   * targets may be others; else they may not.
+   * probabilities [..., V], targets: i32 [...], dTarget: [...], dLogSum: [...] → dLogits [..., V]: with the loss as
+   * log Σ exp(logits) - logits[target], each of the two has a gradient of its own. With `first`, the V classes are those from `first`
+   * on, and targets may be others; else they may not.
    */
   | { readonly kind: "cross-entropy-grad"; readonly ignore: number; readonly first?: number }
   /** x: [..., n], scale: [n], shift: [n] → y, mean [..., 1], inverse standard deviation [..., 1]. */

@@ -3,6 +3,7 @@
 import { type TrainingStep, trainingStep } from "../autodiff/training-step.ts";
 import { invariant, UserError } from "../base/errors.ts";
 import { flowsOf } from "../cost/flow.ts";
+import { slicedFor } from "../cost/memory.ts";
 import { typicalRates } from "../cost/node-work.ts";
 import { estimatedWork } from "../cost/stage-work.ts";
 import type { BatchShape } from "../data/dataset.ts";
@@ -14,6 +15,7 @@ import {
   type Layout,
   meshAxes,
   positionsOf,
+  positionsOfStages,
   ranksAt,
   replicaCount,
 } from "../layout/layout.ts";
@@ -23,12 +25,15 @@ import type { ParameterSpec, StateSpec } from "../model/model-builder.ts";
 import type { Optimizer } from "../model/optimizer.ts";
 import type { Program } from "../program/program.ts";
 import { assertPrograms } from "../program/verify.ts";
-import { allActions, type Schedule } from "../schedule/action.ts";
+import { allActions, type Meets, type Schedule } from "../schedule/action.ts";
 import { type StageFacts, scheduleSpec, stageFacts } from "../schedule/layout-spec.ts";
 import { schedule } from "../schedule/schedule.ts";
+import { meetingsOf } from "../shard/exchanges.ts";
 import type { Mesh } from "../shard/mesh.ts";
 import { settleParameters } from "../shard/settle.ts";
-import { type SplitChoices, type SplitGraph, splitOptions } from "../shard/split-source.ts";
+import { splitGroup } from "../shard/sharded.ts";
+import { type SplitGraph, splitOptions } from "../shard/split-source.ts";
+import { splitItem } from "../shard/step.ts";
 import { groupNumbers } from "./group-numbers.ts";
 import { partition } from "./partition.ts";
 import { layoutWork, rankWork } from "./rank-work.ts";
@@ -196,13 +201,34 @@ function stageFinder(layout: Layout): (group: string) => number {
 }
 
 /** What the schedule of `layout` may ask of its stages; only the wavefront asks. */
-function factsOf(layout: Layout, step: TrainingStep, choices: SplitChoices): StageFacts {
+function factsOf(layout: Layout, step: TrainingStep, shared: ReturnType<typeof sharedSource>): StageFacts {
   if (layout.schedule !== "wavefront") return {};
   const isFused = layout.weights === "fused";
   const work = layoutWork(estimatedWork(step, typicalRates), layout.stages, isFused, (stage) =>
-    rankWork(step, stage, isFused, choices),
+    rankWork(step, stage, isFused, shared),
   );
-  return stageFacts(layout, work, step.states);
+  return stageFacts(layout, work, step.states, meetsOf(layout, step, shared));
+}
+
+/**
+ * In which phases the devices of each stage meet, by the split model itself: where the schedule takes it that they do not, programs must
+ * not wait. It matters only where the devices of a stage hold others, too.
+ */
+function meetsOf(
+  layout: Layout,
+  step: TrainingStep,
+  shared: ReturnType<typeof sharedSource>,
+): readonly Meets[] {
+  if (positionsOfStages(layout).every((positions) => positions.length === 1))
+    return layout.stages.map(() => ({ F: true, B: true }));
+  const { stageOf, settled } = shared;
+  const item = slicedFor(step, (group) => `${stageOf(group)}`, layout.weights === "fused");
+  const { graph } = splitItem({ ...step, item }, splitOptions(shared), settled);
+  const meetings = [...meetingsOf(graph, stageOf)].map(({ group, phase }) => {
+    return `${phase} ${stageOf(splitGroup(group).group)}`;
+  });
+  const phases = new Set(meetings);
+  return layout.stages.map((_, stage) => ({ F: phases.has(`F ${stage}`), B: phases.has(`B ${stage}`) }));
 }
 
 /** The actions of every device for the items of one replica; none on the devices of the others. */

@@ -13,7 +13,7 @@ import { bytesOfType, type TensorType } from "../graph/shape.ts";
 import { type LayoutStage, meshAxes, meshSize } from "../layout/layout.ts";
 import { lossOutput } from "../model/forward.ts";
 import { sentBytes } from "../program/collectives.ts";
-import { isExchange } from "../shard/exchanges.ts";
+import { isExchange, meetingsOf } from "../shard/exchanges.ts";
 import { noMesh } from "../shard/mesh.ts";
 import { settleParameters } from "../shard/settle.ts";
 import { splitGroup } from "../shard/sharded.ts";
@@ -30,7 +30,7 @@ export interface RankWork {
   /** Of the rank that has most to do; and of one device that does all. */
   readonly seconds: StageCosts;
   readonly alone: StageCosts;
-  /** Exchanges of a rank with others, and the bytes that it sends for them. */
+  /** How often a rank waits for others within a phase, and the bytes that it sends for exchanges. */
   readonly meetings: StageCosts;
   readonly sent: StageCosts;
   /** What the first rank keeps of an item. */
@@ -49,23 +49,26 @@ export function rankWork(
 ): RankWork {
   const held = new Set(stage.groups);
   const item = slicedFor(step, (group) => (held.has(group) ? "here" : "elsewhere"), fused);
-  const split = splitItem({ ...step, item }, optionsFor(stage, choices));
+  const options = optionsFor(stage, choices);
+  const split = splitItem({ ...step, item }, options);
   const { graph } = split;
+  const meeting = meetingsOf(graph, (group) => options.meshOf(group).stage);
   const ranks = Array.from({ length: meshSize(stage) }, nothing);
   const [alone, meetings, sent] = [nothing(), nothing(), nothing()];
   for (const node of item.nodes)
     if (node.phase !== "U" && held.has(node.group))
       alone[node.phase] += secondsOf(workOf(item, node), typicalRates);
+  const addNode = (node: Node, phase: keyof StageCosts, doing: readonly number[]): void => {
+    const part = doing.length / ranks.length;
+    if (meeting.has(node)) meetings[phase] += part;
+    if (isExchange(node))
+      sent[phase] += part * sentBytes(node.op.kind, wholeBytes(graph, node), doing.length);
+    else
+      for (const rank of doing) (ranks[rank] as Sums)[phase] += secondsOf(workOf(graph, node), typicalRates);
+  };
   for (const node of graph.nodes) {
     const { group, ranks: doing } = splitGroup(node.group);
-    if (node.phase === "U" || !held.has(group)) continue;
-    if (isExchange(node)) {
-      const part = doing.length / ranks.length;
-      meetings[node.phase] += part;
-      sent[node.phase] += part * sentBytes(node.op.kind, wholeBytes(graph, node), doing.length);
-    } else
-      for (const rank of doing)
-        (ranks[rank] as Sums)[node.phase] += secondsOf(workOf(graph, node), typicalRates);
+    if (node.phase !== "U" && held.has(group)) addNode(node, node.phase, doing);
   }
   const most = (phase: keyof StageCosts): number => Math.max(...ranks.map((sums) => sums[phase]));
   const seconds = { F: most("F"), B: most("B"), W: most("W") };

@@ -258,7 +258,7 @@ const writers: { readonly [K in BufferKind]: string } = {
   optimizer: "is written by U only",
   statistic: "is written by F only",
   gradient: "is written by B, W, receives and collectives only",
-  result: "is written by F, U and collectives only",
+  result: "is written by F, B, U and collectives only",
   data: "is never written by instructions",
   scalar: "is never written by instructions",
   constant: "is never written by instructions",
@@ -277,7 +277,7 @@ function mayWrite(kind: BufferKind, instruction: Instruction): boolean {
     case "gradient":
       return phase === "B" || phase === "W" || phase === "receive" || isCollective(instruction);
     case "result":
-      return phase === "F" || phase === "U" || isCollective(instruction);
+      return phase === "F" || phase === "B" || phase === "U" || isCollective(instruction);
     case "data":
     case "scalar":
     case "constant":

@@ -4,11 +4,12 @@
  *
  * An item (micro-batch m, chunk c) goes forward through the stages in time order and back in reverse:
  *
- *     F(s,m,c) needs  F(earlier stages,m,c)  and  F(s,m,c-1)                  carried state
- *     B(s,m,c) needs  F(s,m,c),  B(later stages,m,c)  and  B(s,m,c+1)         gradient of the carried state, if it carries any
+ *     F(s,m,c) needs  F(earlier stages,m,c)  and  F(s,m,c-1)                  carried state, if it carries any
+ *     B(s,m,c) needs  F(s,m,c),  B(later stages,m,c)  and  B(s,m,c+1)         and its gradient
  *     W(s,m,c) needs  B(s,m,c)
  *
- * F and B of a stage on several devices are done by all of them together, its W by each for itself.
+ * Of a stage on several devices, an action has ended when it has on all of them; for W of a device only its own B counts. They do F and B at the same time where they wait for each
+ * other in it (they `meet`), else each when it can; W each when it can.
  *
  * A schedule that is legal for the chain of stages is legal for every graph of stages, because each edge
  * earlier → later is implied by the chain.
@@ -33,6 +34,12 @@ export interface Action extends Item {
 
 /** By stage the devices that hold it: one, or several that share the work of each of its actions. */
 export type Placement = readonly (readonly number[])[];
+
+/** Whether the devices of a stage wait for each other within an F or B. */
+export interface Meets {
+  readonly F: boolean;
+  readonly B: boolean;
+}
 
 /** For each device the actions it runs, in order; an action of several devices stands with each of them. */
 export type Schedule = readonly (readonly Action[])[];
@@ -60,6 +67,8 @@ export interface Work {
   readonly edges?: readonly StageEdge[];
   /** By stage whether it carries state from chunk to chunk; without it all do. */
   readonly carries?: readonly boolean[];
+  /** By stage in which phases its devices meet; without it in all but W. */
+  readonly meets?: readonly Meets[];
 }
 
 /** Answers for one piece of work: what an action waits for, and a dense number for every action. */
@@ -70,6 +79,8 @@ export interface Rules {
   id(action: Action): number;
   /** The actions that must have ended before `action` may start. */
   dependencies(action: Action): readonly Action[];
+  /** Whether the devices of its stage start an action at the same time. */
+  meets(action: Action): boolean;
 }
 
 const phaseNumber: { readonly [P in Phase]: number } = { F: 0, B: 1, W: 2 };
@@ -90,7 +101,9 @@ export function rulesOf(work: Work): Rules {
       switch (phase) {
         case "F": {
           const needs = (before[stage] ?? []).map((from): Action => ({ ...action, stage: from }));
-          return chunk > 0 ? [...needs, { phase, stage, microBatch, chunk: chunk - 1 }] : needs;
+          return chunk > 0 && carries(stage)
+            ? [...needs, { phase, stage, microBatch, chunk: chunk - 1 }]
+            : needs;
         }
         case "B": {
           const needs = (after[stage] ?? []).map((to): Action => ({ ...action, phase: backward, stage: to }));
@@ -104,6 +117,9 @@ export function rulesOf(work: Work): Rules {
         default:
           return phase satisfies never;
       }
+    },
+    meets({ phase, stage }) {
+      return phase !== "W" && (work.meets?.[stage]?.[phase] ?? true);
     },
   };
 }

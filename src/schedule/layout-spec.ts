@@ -3,10 +3,11 @@
 import type { StageWork } from "../cost/stage-work.ts";
 import { type Layout, positionsOf, positionsOfStages } from "../layout/layout.ts";
 import type { StateSpec } from "../model/model-builder.ts";
+import type { Meets } from "./action.ts";
 import type { ScheduleSpec } from "./schedule.ts";
 
 /** What a schedule may know of the stages beyond their number. */
-export type StageFacts = Pick<ScheduleSpec, "costs" | "carries">;
+export type StageFacts = Pick<ScheduleSpec, "costs" | "carries" | "meets">;
 
 /**
  * The schedule of one replica of `layout`, over so many items; its devices are `positionsOf(layout)`. All devices of a position do the
@@ -31,14 +32,15 @@ export function scheduleSpec(
 }
 
 /**
- * By what the wavefront finds its order for `layout`: what stages cost (`work` is theirs for one item), and which of them have one of
- * `states` that is carried from chunk to chunk. Costs are always estimated with typical rates, never measured, so that a model runs in the
+ * By what the wavefront finds its order for `layout`: what stages cost (`work` is theirs for one item), which of them have one of
+ * `states` that is carried from chunk to chunk, and in which phases their devices meet. Costs are always estimated with typical rates, never measured, so that a model runs in the
  * same order under the same layout everywhere.
  */
 export function stageFacts(
   layout: Layout,
   work: readonly StageWork[],
   states: readonly StateSpec[],
+  meets: readonly Meets[],
 ): StageFacts {
   const carrying = states.flatMap(({ kind, group }) => (kind === "carried" ? [group] : []));
   return {
@@ -48,5 +50,6 @@ export function stageFacts(
       return { F: F / threads, B: B / threads, W: W / threads };
     }),
     carries: layout.stages.map(({ groups }) => carrying.some((group) => groups.includes(group))),
+    meets,
   };
 }

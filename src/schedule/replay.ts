@@ -1,6 +1,6 @@
 /**
  * Runs a schedule on paper: every device performs its actions strictly in order and blocks until what the next
- * one needs has ended elsewhere, and until all devices of its stage have come to it. The outcome is exact for given
+ * one needs has ended elsewhere, and until all devices that meet for it have come to it. The outcome is exact for given
  * durations, so that a schedule can be compared with the closed forms of the papers, and a deadlock is found before
  * anything runs.
  */
@@ -70,9 +70,8 @@ interface Run {
   readonly timed: TimedAction[][];
   /** The devices that each action runs on, by id. */
   readonly places: (readonly number[] | undefined)[];
-  /** On how many of them it has ended, and when it last did, by id. */
-  readonly ended: number[];
-  readonly latest: number[];
+  /** When it has ended on each of those on which it has, by id and device. */
+  readonly ends: number[][];
 }
 
 function startRun(schedule: Schedule, rules: Rules): Run {
@@ -82,27 +81,30 @@ function startRun(schedule: Schedule, rules: Rules): Run {
       const known = places[rules.id(action)] ?? [];
       if (!known.includes(device)) places[rules.id(action)] = [...known, device];
     }
-  return { timed: schedule.map(() => []), places, ended: [], latest: [] };
+  return { timed: schedule.map(() => []), places, ends: [] };
 }
 
-/** Performs the next action of a device, if it can start: with all devices of its stage, or alone if it is a W. */
+/** Performs the next action of a device, if it can start: with all devices of its stage if these meet for it, else alone. */
 function advance(run: Run, schedule: Schedule, device: number, rules: Rules, costs: ReplayCosts): boolean {
   const action = nextOf(run, schedule, device);
   if (action === undefined || absentees(run, schedule, action, rules).length > 0) return false;
   const id = rules.id(action);
-  const devices = action.phase === "W" ? [device] : (run.places[id] ?? []);
+  const devices = rules.meets(action) ? (run.places[id] ?? []) : [device];
   let start = Math.max(...devices.map((one) => run.timed[one]?.at(-1)?.end ?? 0));
   for (const need of rules.dependencies(action)) {
     const needed = rules.id(need);
-    const end = endOf(run, needed);
+    const end = action.phase === "W" ? run.ends[needed]?.[device] : endOf(run, needed);
     if (end === undefined) return false;
     const isHere = devices.every((one) => run.places[needed]?.includes(one));
     start = Math.max(start, isHere ? end : end + costs.transfer);
   }
   const end = start + costs.durations(action);
-  for (const one of devices) run.timed[one]?.push({ action, start, end });
-  run.ended[id] = (run.ended[id] ?? 0) + devices.length;
-  run.latest[id] = Math.max(run.latest[id] ?? 0, end);
+  const ends = run.ends[id] ?? [];
+  run.ends[id] = ends;
+  for (const one of devices) {
+    run.timed[one]?.push({ action, start, end });
+    ends[one] = end;
+  }
   return true;
 }
 
@@ -112,14 +114,15 @@ function nextOf(run: Run, schedule: Schedule, device: number): Action | undefine
 
 /** When an action has ended on all of its devices; undefined as long as it has not. */
 function endOf(run: Run, id: number): number | undefined {
-  const devices = run.places[id]?.length;
-  return devices !== undefined && (run.ended[id] ?? 0) >= devices ? run.latest[id] : undefined;
+  const ends = run.places[id]?.map((device) => run.ends[id]?.[device] ?? Number.POSITIVE_INFINITY);
+  const latest = ends === undefined ? Number.POSITIVE_INFINITY : Math.max(...ends);
+  return Number.isFinite(latest) ? latest : undefined;
 }
 
 /** The devices that `action` waits for, because their next action is another one. */
 function absentees(run: Run, schedule: Schedule, action: Action, rules: Rules): readonly number[] {
   const id = rules.id(action);
-  const devices = action.phase === "W" ? [] : (run.places[id] ?? []);
+  const devices = rules.meets(action) ? (run.places[id] ?? []) : [];
   return devices.filter((device) => {
     const next = nextOf(run, schedule, device);
     return next === undefined || rules.id(next) !== id;

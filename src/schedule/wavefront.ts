@@ -13,8 +13,8 @@
  *     F that is ready     unless the stage already holds as many items as it may
  *     W                   nobody waits for it: it fills what would be a bubble
  *
- * F and B of a stage that several devices share start when all of them are free; a device that is free before the
- * others runs what else fits until then. Where a stage carries no state from chunk to chunk, its B come as they get
+ * Where devices that share a stage meet, F and B start when all of them are free; a device that is free before the
+ * others runs what else fits until then. Where they do not meet, each goes its own way. Where a stage carries no state from chunk to chunk, its B come as they get
  * ready, and not only in reverse: a decoder begins with its B while later chunks still go forward.
  *
  * On S stages with C chunks, stage s holds at most C + 2(S-1-s) items between F and B: C so that the first B can
@@ -60,23 +60,29 @@ export function wavefront(work: PlacedWork): Schedule {
   return state.order;
 }
 
-/** How far one stage has come. */
+/** How far one device has come with a stage. */
 interface StageState {
   readonly stage: number;
+  /** All devices that hold the stage. */
   readonly devices: readonly number[];
   /** Items that are through with F, which comes in their order. */
   forward: number;
   /** Items that are through with B, in the order in which they were: micro-batch by micro-batch. */
   readonly backward: Item[];
-  /** How many of `backward` are through with W, by device. */
-  readonly weights: number[];
+  /** How many of `backward` are through with W. */
+  weights: number;
 }
 
 interface State {
   readonly rules: Rules;
+  /** On how many devices an action is done. */
+  readonly devicesOf: (action: Action) => number | undefined;
   readonly order: Action[][];
   readonly free: number[];
-  readonly ends: (number | undefined)[];
+  /** On how many devices each action has been started, and when it ends on the last of them, by id. */
+  readonly begun: number[];
+  readonly ends: number[];
+  /** By device. */
   readonly stages: readonly (readonly StageState[])[];
   /** Actions that stand in `order`. */
   done: number;
@@ -84,14 +90,15 @@ interface State {
 
 function startState(work: PlacedWork): State {
   const stages: StageState[][] = Array.from({ length: work.devices }, () => []);
-  for (const [stage, devices] of work.placement.entries()) {
-    const state: StageState = { stage, devices, forward: 0, backward: [], weights: [] };
-    for (const device of devices) stages[device]?.push(state);
-  }
+  for (const [stage, devices] of work.placement.entries())
+    for (const device of devices)
+      stages[device]?.push({ stage, devices, forward: 0, backward: [], weights: 0 });
   return {
     rules: rulesOf(work),
+    devicesOf: ({ stage }) => work.placement[stage]?.length,
     order: stages.map(() => []),
     free: stages.map(() => 0),
+    begun: [],
     ends: [],
     stages,
     done: 0,
@@ -100,9 +107,10 @@ function startState(work: PlacedWork): State {
 
 /** What a device may do next: actions of one stage that run as one piece, on these devices at once. */
 interface Choice {
-  readonly stage: StageState;
   readonly devices: readonly number[];
   readonly actions: readonly Action[];
+  /** False for a B that comes before its turn, for which earlier stages have no use yet. */
+  readonly isAwaited?: boolean;
 }
 
 /**
@@ -126,29 +134,36 @@ function durationOf(actions: readonly Action[], { costs }: PlacedWork): number {
   return actions.reduce((sum, { stage, phase }) => sum + (costs[stage]?.[phase] ?? 0), 0);
 }
 
-function start(state: State, work: PlacedWork, { stage, devices, actions }: Choice, time: number): void {
+function start(state: State, work: PlacedWork, { devices, actions }: Choice, time: number): void {
   let end = time;
   for (const action of actions) {
     end += durationOf([action], work);
     const id = state.rules.id(action);
+    state.begun[id] = (state.begun[id] ?? 0) + devices.length;
     state.ends[id] = Math.max(state.ends[id] ?? 0, end);
     for (const device of devices) {
+      const stage = stageOn(state, device, action);
       state.order[device]?.push(action);
-      if (action.phase === "W") stage.weights[device] = doneWeights(stage, device) + 1;
+      if (action.phase === "F") stage.forward++;
+      else if (action.phase === "B") stage.backward.push(action);
+      else stage.weights++;
     }
-    if (action.phase === "F") stage.forward++;
-    else if (action.phase === "B") stage.backward.push(action);
   }
   for (const device of devices) state.free[device] = end;
   state.done += actions.length * devices.length;
 }
 
+/** How far a device is with the stage of an action. */
+function stageOn({ stages }: State, device: number, action: Action): StageState {
+  return stages[device]?.find(({ stage }) => stage === action.stage) as StageState;
+}
+
 function choicesOf(state: State, work: PlacedWork, device: number, time: number): readonly Choice[] {
   const stages = state.stages[device] ?? [];
   const last = state.order[device]?.at(-1)?.phase;
-  const forward = nextForward(state, work, stages, time);
-  const backward = nextBackward(state, work, stages, time);
-  const forwardFirst = last !== undefined && last !== "F";
+  const forward = nextForward(state, work, device, time);
+  const backward = nextBackward(state, work, device, time);
+  const forwardFirst = (last !== undefined && last !== "F") || backward?.isAwaited === false;
   const choices = [
     ...(forwardFirst ? [forward, backward] : [backward, forward]),
     nextWeights(work, stages, device),
@@ -157,53 +172,58 @@ function choicesOf(state: State, work: PlacedWork, device: number, time: number)
 }
 
 /** The B of the oldest micro-batch, together with its W when they are one piece. */
-function nextBackward(state: State, work: Work, stages: readonly StageState[], time: number) {
-  const ready = stages.flatMap((stage) => {
-    const action = openBackward(work, stage).find((one) => isReady(state, one, time));
-    return action === undefined ? [] : [{ stage, action }];
+function nextBackward(state: State, work: Work, device: number, time: number): Choice | undefined {
+  const ready = (state.stages[device] ?? []).flatMap((stage) => {
+    const open = openBackward(work, stage);
+    const action = open.find((one) => isReady(state, one, time));
+    return action === undefined ? [] : [{ stage, action, isAwaited: action === open[0] }];
   });
   const [best] = ready.sort(byAge);
   if (best === undefined) return undefined;
-  const { stage, action } = best;
+  const { action, isAwaited } = best;
   const actions: readonly Action[] =
     work.weights === "fused" ? [action, { ...action, phase: "W" }] : [action];
-  return { stage, devices: stage.devices, actions };
+  return { devices: devicesFor(state, best, device), actions, isAwaited };
 }
 
 /** The F of the oldest item whose stage may still hold one more. */
-function nextForward(state: State, work: Work, stages: readonly StageState[], time: number) {
-  const ready = stages.flatMap((stage) => {
+function nextForward(state: State, work: Work, device: number, time: number): Choice | undefined {
+  const ready = (state.stages[device] ?? []).flatMap((stage) => {
     const action = openForward(work, stage);
-    return action === undefined || isFull(work, stage) || !isReady(state, action, time)
-      ? []
-      : [{ stage, action }];
+    if (action === undefined || !isReady(state, action, time)) return [];
+    const starting = devicesFor(state, { stage, action }, device).map((one) => stageOn(state, one, action));
+    return starting.some((one) => isFull(work, one)) ? [] : [{ stage, action }];
   });
   const [best] = ready.sort(byAge);
-  return best && { stage: best.stage, devices: best.stage.devices, actions: [best.action] };
+  return best && { devices: devicesFor(state, best, device), actions: [best.action] };
+}
+
+interface Ready {
+  readonly stage: StageState;
+  readonly action: Action;
+}
+
+/** The devices that start an action at the same time. */
+function devicesFor({ rules }: State, { stage, action }: Ready, device: number): readonly number[] {
+  return rules.meets(action) ? stage.devices : [device];
 }
 
 function nextWeights(work: Work, stages: readonly StageState[], device: number): Choice | undefined {
   const all = items(work);
   if (work.weights === "deferred" && stages.some(({ backward }) => backward.length < all)) return undefined;
   const size = work.weights === "per-micro-batch" ? work.chunks : work.weights === "deferred" ? all : 1;
-  const stage = stages.find((one) => one.backward.length - doneWeights(one, device) >= size);
+  const stage = stages.find((one) => one.backward.length - one.weights >= size);
   if (stage === undefined) return undefined;
-  const done = doneWeights(stage, device);
   const actions = stage.backward
-    .slice(done, done + size)
+    .slice(stage.weights, stage.weights + size)
     .map((item): Action => ({ ...item, stage: stage.stage, phase: "W" }));
-  return { stage, devices: [device], actions };
+  return { devices: [device], actions };
 }
 
-function doneWeights({ weights }: StageState, device: number): number {
-  return weights[device] ?? 0;
-}
-
-function isFull(work: Work, stage: StageState): boolean {
-  const { forward, backward, devices } = stage;
-  if (forward - backward.length >= work.chunks + 2 * (work.stages - 1 - stage.stage)) return true;
+function isFull(work: Work, { stage, forward, backward, weights }: StageState): boolean {
+  if (forward - backward.length >= work.chunks + 2 * (work.stages - 1 - stage)) return true;
   const slack = 2 * (work.stages - 1);
-  const held = forward - Math.min(...devices.map((device) => doneWeights(stage, device)));
+  const held = forward - weights;
   if (work.weights === "per-item") return held >= work.chunks + slack;
   if (work.weights === "per-micro-batch") return held >= 2 * work.chunks + slack;
   return false;
@@ -211,13 +231,13 @@ function isFull(work: Work, stage: StageState): boolean {
 
 function isReady(state: State, action: Action, time: number): boolean {
   return state.rules.dependencies(action).every((need) => {
-    const end = state.ends[state.rules.id(need)];
-    return end !== undefined && end <= time;
+    const id = state.rules.id(need);
+    return state.begun[id] === state.devicesOf(need) && (state.ends[id] as number) <= time;
   });
 }
 
 /** The oldest micro-batch first, of one micro-batch the last stage. */
-function byAge(a: { readonly action: Action }, b: { readonly action: Action }): number {
+function byAge(a: Ready, b: Ready): number {
   return a.action.microBatch - b.action.microBatch || b.action.stage - a.action.stage;
 }
 

@@ -1,7 +1,10 @@
-/** The operations by which the devices of a mesh exchange values, and the phases they belong in. */
+/** Where the devices of a mesh exchange values, and the phases in which they should. */
 
-import type { Graph, Node, ValueId } from "../graph/graph.ts";
+import { type Graph, type Node, typeOf, type ValueId } from "../graph/graph.ts";
 import type { OpOf } from "../graph/op.ts";
+import { sizeOf } from "../graph/shape.ts";
+import { lossOutput } from "../model/forward.ts";
+import { splitGroup } from "./sharded.ts";
 
 export type CollectiveOp = OpOf<"all-reduce" | "all-gather" | "reduce-scatter">;
 
@@ -10,11 +13,38 @@ export function isExchange(node: Node): node is Node & { readonly op: Collective
   return node.op.kind === "all-reduce" || node.op.kind === "all-gather" || node.op.kind === "reduce-scatter";
 }
 
+/** The stage of a group of the whole graph. */
+type StageOf = (group: string) => number;
+
+/**
+ * Tells of the nodes of a split graph in which ranks of one stage wait for each other: exchanges, and those that use what another rank
+ * makes in the same phase. What it made in an earlier phase is a message like any other.
+ */
+export function meetingsOf(graph: Graph, stageOf: StageOf): ReadonlySet<Node> {
+  const makers = makersOf(graph);
+  const placeOf = ({ group: name, phase }: Node) => {
+    const { group, ranks } = splitGroup(name);
+    return { common: `${stageOf(group)} ${phase}`, ranks: ranks.join() };
+  };
+  return new Set(
+    graph.nodes.filter((node) => {
+      if (isExchange(node)) return true;
+      const own = placeOf(node);
+      return node.inputs.some((value) => {
+        const maker = makers.get(value);
+        if (maker === undefined || isExchange(maker)) return false;
+        const other = placeOf(maker);
+        return other.common === own.common && other.ranks !== own.ranks;
+      });
+    }),
+  );
+}
+
 /**
  * `graph` with every exchange of phase W, and what it needs of that phase, in phase B. Nobody waits for a W, so each device of a mesh does
  * its own when it has nothing more urgent to do; it must not wait in it for the others.
  */
-export function exchangeEarly(graph: Graph): Graph {
+export function meetBeforeWeights(graph: Graph): Graph {
   const needed = new Set<ValueId>();
   const nodes = graph.nodes.toReversed().map((node): Node => {
     if (node.phase !== "W") return node;
@@ -23,4 +53,55 @@ export function exchangeEarly(graph: Graph): Graph {
     return { ...node, phase: "B" };
   });
   return { ...graph, nodes: nodes.reverse() };
+}
+
+/**
+ * `graph` with the end of phase F, from where the ranks of a stage meet, in phase B: each device of a mesh does its F by itself, as soon as it
+ * has what that needs. Only behind the last layer, where nobody waits for what comes so late but for the loss, and where it is no larger
+ * than what they exchange.
+ */
+export function meetAfterForward(graph: Graph, stageOf: StageOf): Graph {
+  const stageAt = ({ group }: Node): number => stageOf(splitGroup(group).group);
+  const goesBack = new Set(graph.nodes.flatMap((node) => (node.phase === "B" ? [stageAt(node)] : [])));
+  const meetings = [...meetingsOf(graph, stageOf)].filter(({ phase }) => phase === "F");
+  const late = new Set(
+    [...goesBack].flatMap((stage) => {
+      const own = meetings.filter((node) => stageAt(node) === stage);
+      const end = endFrom(graph, own, (node) => node.phase === "F" && stageAt(node) === stage);
+      return own.every((node) => end.has(node)) ? [...end] : [];
+    }),
+  );
+  if (late.size === 0) return graph;
+  return { ...graph, nodes: graph.nodes.map((node) => (late.has(node) ? { ...node, phase: "B" } : node)) };
+}
+
+/** The nodes behind some `meetings` that nobody but each other and later phases needs: without parameters, nothing larger than those. */
+function endFrom(
+  graph: Graph,
+  meetings: readonly Node[],
+  isHere: (node: Node) => boolean,
+): ReadonlySet<Node> {
+  const makers = makersOf(graph);
+  const sizeOfResults = ({ outputs }: Node): number =>
+    Math.max(...outputs.map((value) => sizeOf(typeOf(graph, value).shape)));
+  const largest = Math.max(0, ...meetings.map(sizeOfResults));
+  const behind = new Set(meetings);
+  for (const node of graph.nodes)
+    if (isHere(node) && node.inputs.some((value) => behind.has(makers.get(value) as Node))) behind.add(node);
+  const awaited = new Set(
+    graph.outputs.flatMap(({ name, value }) => (splitGroup(name).group === lossOutput ? [] : [value])),
+  );
+  const end = new Set<Node>();
+  for (const node of graph.nodes.toReversed()) {
+    const isSmall = sizeOfResults(node) <= largest;
+    const isLayer = node.inputs.some((value) => graph.inputs[value]?.role === "parameter");
+    const mayWait = isSmall && !isLayer && !node.outputs.some((value) => awaited.has(value));
+    if (behind.has(node) && mayWait) end.add(node);
+    else if (node.phase === "F") for (const value of node.inputs) awaited.add(value);
+  }
+  return end;
+}
+
+function makersOf({ nodes }: Graph): ReadonlyMap<ValueId, Node> {
+  return new Map(nodes.flatMap((node) => node.outputs.map((value) => [value, node] as const)));
 }

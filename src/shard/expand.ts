@@ -41,6 +41,7 @@ export function splitGraph(source: SplitSource, settles = false): SplitGraph {
     positions: new Map(),
     tables: new Map(),
     stacks: new Map(),
+    factors: new Map(),
     problems,
     limits: [],
     carried: new Map(),

@@ -3,6 +3,7 @@
 import { invariant } from "../base/errors.ts";
 import type { GraphBuilder } from "../graph/builder.ts";
 import type { DType } from "../graph/dtype.ts";
+import { concat } from "../graph/functions.ts";
 import type { Phase } from "../graph/graph.ts";
 import type { Op } from "../graph/op.ts";
 import type { Shape } from "../graph/shape.ts";
@@ -61,6 +62,25 @@ export function onRank<T>({ builder, group, phase, mesh }: Place, rank: number, 
 /** Result `i` of every rank. */
 export function partsAt(made: readonly (readonly Tensor[])[], i: number): readonly Tensor[] {
   return made.map((results) => results[i] as Tensor);
+}
+
+/**
+ * What all ranks that differ along `axes` have, one under the other on each of them. Every part is a message: other than in an all-gather
+ * nobody has to be there for it at the same time, but on n ranks it is n - 1 messages from each.
+ */
+export function collected(
+  place: Place,
+  axes: readonly SplitAxis[],
+  parts: readonly Tensor[],
+): readonly Tensor[] {
+  const sets = ranksAlong(place.mesh, axes);
+  return onEach(place, (rank) => {
+    const ranks = sets.find((set) => set.includes(rank)) ?? [];
+    return concat(
+      ranks.map((other) => parts[other] as Tensor),
+      0,
+    );
+  });
 }
 
 /** One collective operation for every set of ranks that differ along `axes`; results by rank. */

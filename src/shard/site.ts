@@ -36,6 +36,8 @@ export interface SplitContext {
   readonly tables: Map<ValueId, Factors>;
   /** The steps that tensors over all steps of a recurrent layer were put together from, by the tensor's id. */
   readonly stacks: Map<ValueId, readonly Tensor[]>;
+  /** By the id of a tensor of a rank, what each of its rows [..., 1] has yet to be multiplied by. */
+  readonly factors: Map<ValueId, Tensor>;
   /** Why the graph cannot be split as asked, one sentence each; all are found before the graph is refused. */
   readonly problems: Set<string>;
   /** What was too small to be split. */

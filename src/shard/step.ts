@@ -5,7 +5,7 @@ import { invariant } from "../base/errors.ts";
 import type { Graph } from "../graph/graph.ts";
 import type { TensorType } from "../graph/shape.ts";
 import { lossOutput } from "../model/forward.ts";
-import { exchangeEarly } from "./exchanges.ts";
+import { meetAfterForward, meetBeforeWeights } from "./exchanges.ts";
 import { splitGraph } from "./expand.ts";
 import { keepCollected } from "./keep-collected.ts";
 import { type Axis, rankCount } from "./mesh.ts";
@@ -38,7 +38,9 @@ export function splitItem(step: Step, options: SplitOptions, settled?: SplitGrap
     const { group, ranks } = splitGroup(name);
     return `${options.meshOf(group).stage} ${ranks}`;
   };
-  return { ...split, graph: exchangeEarly(keepCollected(split.graph, deviceOf)) };
+  const stageOf = (group: string): number => options.meshOf(group).stage;
+  const graph = meetBeforeWeights(keepCollected(split.graph, deviceOf));
+  return { ...split, graph: meetAfterForward(graph, stageOf) };
 }
 
 /**

@@ -1,11 +1,11 @@
 /** The values of the whole graph while it is being split: how each lies on its mesh, and its parts in any other sharding asked for. */
 
 import { invariant } from "../base/errors.ts";
-import { constant } from "../graph/functions.ts";
+import { add, constant } from "../graph/functions.ts";
 import type { Phase, ValueId } from "../graph/graph.ts";
 import type { Shape, TensorType } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { type Mesh, rankCount, sameMesh, showMesh } from "./mesh.ts";
+import { type Mesh, rankCount, ranksAlong, sameMesh, showMesh } from "./mesh.ts";
 import { cutOut, reshard } from "./reshard.ts";
 import { onEach, onRank, type Place, type Sharded } from "./sharded.ts";
 import { isSplit, localShape, type Sharding, sameSharding, showSharding, whole } from "./sharding.ts";
@@ -151,6 +151,7 @@ export class Values {
   /** A value of another stage. Both ends do what makes the messages small: the source cuts, the user gathers. */
   #fetch(id: ValueId, home: StagePlace, value: Sharded, place: StagePlace, target: Sharding): Sharded {
     if (!sameMesh(home.mesh, place.mesh)) {
+      if (rankCount(place.mesh) === 1 && isSum(value)) return addThere(home, value, place);
       const all = this.whole(id, home);
       return moveWhole(home, all, place, target);
     }
@@ -204,6 +205,19 @@ function standIn(place: StagePlace, { dtype, shape }: Sharded, sharding: Shardin
     constant(place.builder, dtype, localShape(sharding, place.mesh, rank), 0),
   );
   return { dtype, shape, mesh: place.mesh, sharding, parts };
+}
+
+/** Whether a value is whole once it is added up. */
+function isSum({ sharding: { dims, partial } }: Sharded): boolean {
+  return partial.length > 0 && !dims.some(isSplit);
+}
+
+/** A sum over ranks that one device of another stage needs: it gets what they have and adds it up, and they need not meet for that. */
+function addThere(home: StagePlace, value: Sharded, place: StagePlace): Sharded {
+  const [ranks = []] = ranksAlong(home.mesh, value.sharding.partial);
+  const whole = onRank(place, 0, () => ranks.map((rank) => value.parts[rank] as Tensor).reduce(add));
+  const sharding = { dims: value.sharding.dims, partial: [] };
+  return { ...value, mesh: place.mesh, sharding, parts: [whole] };
 }
 
 /** From a mesh on which the value is whole to any other one; each target rank gets its part from one source rank. */

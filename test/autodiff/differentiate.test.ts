@@ -173,7 +173,7 @@ test("an operation without a derivative is named with its group", () => {
   const targets = builder.input("targets", "data", { dtype: "i32", shape: [2] });
   const weights = builder.input("weights", "data", { dtype: "f64", shape: [2] });
   const second = builder.within({ group: "odd" }, () =>
-    builder.apply({ kind: "cross-entropy-grad", ignore: -1 }, [x, targets, weights]),
+    builder.apply({ kind: "cross-entropy-grad", ignore: -1 }, [x, targets, weights, weights]),
   );
   builder.output("loss", f.sum(f.only(second)));
   expect(() => differentiate(builder.build(), loss, ["x"])).toThrow(

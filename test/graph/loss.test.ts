@@ -52,9 +52,11 @@ describe("cross-entropy", () => {
       "got f32[2]",
     );
     const grad: Op = { kind: "cross-entropy-grad", ignore: -1 };
-    expect(infer(grad, type("f32", 2, 3), type("i32", 2), type("f32", 3))).toThrow(
-      "the gradient must be f32[2], got f32[3]",
-    );
+    const rows = [type("f32", 2), type("f32", 3)] as const;
+    for (const [dTarget, dLogSum] of [rows, rows.toReversed()] as [TensorType, TensorType][])
+      expect(infer(grad, type("f32", 2, 3), type("i32", 2), dTarget, dLogSum)).toThrow(
+        "the gradient must be f32[2], got f32[3]",
+      );
   });
 });
 

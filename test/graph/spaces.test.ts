@@ -215,8 +215,8 @@ const spaces: { readonly [K in OpKind]: Entry } = {
   },
   "cross-entropy-grad": {
     op: { kind: "cross-entropy-grad", ignore: 1 },
-    inputs: [x, integers([2, 3], 2, 4), randomDense([2, 3], 3)],
-    dtypes: ["f64", "i32", "f64"],
+    inputs: [x, integers([2, 3], 2, 4), randomDense([2, 3], 3), randomDense([2, 3], 4)],
+    dtypes: ["f64", "i32", "f64", "f64"],
     cut: ["d0", "d1"],
   },
   "layer-norm": {

@@ -308,6 +308,7 @@ const loss: { readonly [K in "cross-entropy" | "cross-entropy-grad" | "dropout-m
           ? targets(shape)
           : operand("i32", shape.slice(0, -1), { from: -1, below: first + (shape.at(-1) as number) + 3 }),
         operand(float, shape.slice(0, -1)),
+        operand(float, shape.slice(0, -1)),
       ],
     })),
   "dropout-mask": (float) =>

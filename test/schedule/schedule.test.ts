@@ -114,6 +114,10 @@ describe("stages that several devices share", () => {
       kind: fc.constantFrom<ScheduleKind>("naive", "gpipe", "wavefront"),
       placement: fc.array(fc.uniqueArray(fc.nat(3), { minLength: 1 }), { minLength: 1, maxLength: 5 }),
       carries: fc.array(fc.boolean(), { minLength: 5, maxLength: 5 }),
+      meets: fc.option(
+        fc.array(fc.record({ F: fc.boolean(), B: fc.boolean() }), { minLength: 5, maxLength: 5 }),
+        { nil: undefined },
+      ),
       microBatches: fc.integer({ min: 1, max: 5 }),
       chunks: fc.integer({ min: 1, max: 4 }),
       weights: fc.constantFrom<Weights>("fused", "per-item", "per-micro-batch", "deferred"),
@@ -122,10 +126,11 @@ describe("stages that several devices share", () => {
         maxLength: 5,
       }),
     })
-    .map(({ placement, carries, durations, ...rest }) => {
+    .map(({ placement, carries, meets, durations, ...rest }) => {
       const stages = placement.length;
       const costs = durations.slice(0, stages);
-      return { ...rest, stages, devices: 4, placement, carries: carries.slice(0, stages), costs };
+      const facts = { carries: carries.slice(0, stages), ...(meets && { meets: meets.slice(0, stages) }) };
+      return { ...rest, stages, devices: 4, placement, ...facts, costs };
     })
     .map((of) => {
       const used = [...new Set(of.placement.flat())].sort();
@@ -154,16 +159,17 @@ describe("stages that several devices share", () => {
     carries: [true, true, false],
   });
 
+  const whole = { F: 2, B: 2, W: 2 };
+  const half = { F: 1, B: 1, W: 1 };
+  const timed = (placed: ScheduleSpec, decode: typeof whole) => {
+    const costs = [whole, whole, decode];
+    const durations = ({ stage, phase }: Action): number => costs[stage]?.[phase] ?? 0;
+    return replay(schedule({ ...placed, costs }), placed, { durations, transfer: 0 });
+  };
+
   test("keep both devices busy at the turn: B and W of a decoder begin while the last chunk goes forward", () => {
     const of = decoder;
     const alone = { ...of, placement: [[0], [1], [1]] };
-    const whole = { F: 2, B: 2, W: 2 };
-    const half = { F: 1, B: 1, W: 1 };
-    const timed = (placed: ScheduleSpec, decode: typeof whole) => {
-      const costs = [whole, whole, decode];
-      const durations = ({ stage, phase }: Action): number => costs[stage]?.[phase] ?? 0;
-      return replay(schedule({ ...placed, costs }), placed, { durations, transfer: 0 });
-    };
     expect(renderTimeline(timed(of, half))).toBe(
       [
         "device 0 | 0F0.0 ----- 0F0.1 ----- 2F0.0 2B0.0 2W0.0 .     2F0.1 2B0.1 2W0.1 .     0B0.1 ----- 0B0.0 ----- 0W0.1 ----- 0W0.0 -----",
@@ -172,6 +178,16 @@ describe("stages that several devices share", () => {
     );
     expect(timed(of, half).makespan).toBe(20);
     expect(timed(alone, whole).makespan).toBe(26);
+  });
+
+  test("go their own ways where they do not meet: each begins with the decoder when it can", () => {
+    const apart = { ...decoder, meets: [0, 1, 2].map(() => ({ F: false, B: false })) };
+    expect(renderTimeline(timed(apart, half))).toBe(
+      [
+        "device 0 | 0F0.0 ----- 0F0.1 ----- 2F0.0 2B0.0 2W0.0 2F0.1 2B0.1 2W0.1 .     .     0B0.1 ----- 0B0.0 ----- 0W0.1 ----- 0W0.0 -----",
+        "device 1 | .     .     1F0.0 ----- 2F0.0 1F0.1 ----- 2F0.1 2B0.1 2B0.0 1B0.1 ----- 1B0.0 ----- 1W0.1 ----- 1W0.0 ----- 2W0.1 2W0.0",
+      ].join("\n"),
+    );
   });
 
   test("do not wait for each other in W", () => {

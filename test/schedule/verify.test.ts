@@ -35,6 +35,17 @@ test("devices that share a stage but come to its actions in different orders wai
   ]);
 });
 
+test("devices that do not meet may come to F in different orders, and go backward when all have been forward", () => {
+  const apart = { ...work(1, 2, 1), meets: [{ F: false, B: false }] };
+  const text = "device 0 | F0 F1 B0 B1 W0 W1\ndevice 1 | 0F1 0F0 0B1 0W1 0B0 0W0";
+  expect(messages(text, apart)).toEqual([]);
+  expect(messages(text, work(1, 2, 1))).not.toEqual([]);
+  expect(messages("device 0 | F0 B0 W0 F1 B1 W1\ndevice 1 | 0F1 0B1 0W1 0F0 0B0 0W0", apart)).toEqual([
+    "device 0, position 1: 0B0.0 waits for ever for 0F0.0 (deadlock)",
+    "device 1, position 1: 0B1.0 waits for ever for 0F1.0 (deadlock)",
+  ]);
+});
+
 test("chunks of a stage that carries no state come back in any order", () => {
   const text = "device 0 | F0.0 B0.0 F0.1 W0.0 B0.1 W0.1";
   expect(messages(text, { ...work(1, 1, 2), carries: [false] })).toEqual([]);

@@ -45,6 +45,7 @@ export const loss: { readonly [K in LossKind]: OpRules<K> } = {
         probabilities,
         targets,
         dLoss,
+        dLoss,
       ]);
       return [gradient[0], undefined];
     },
@@ -73,25 +74,28 @@ export const loss: { readonly [K in LossKind]: OpRules<K> } = {
   },
   "cross-entropy-grad": {
     infer: (_op, inputs) => {
-      const [probabilities, targets, dLoss] = inputs as [TensorType, TensorType, TensorType];
+      const [probabilities, targets, ...gradients] = inputs as [TensorType, TensorType, ...TensorType[]];
       const expected = { dtype: probabilities.dtype, shape: checkTargets(probabilities, targets) };
-      if (!sameType(dLoss, expected))
-        throw new ShapeError(`the gradient must be ${showType(expected)}, got ${showType(dLoss)}`);
+      for (const gradient of gradients)
+        if (!sameType(gradient, expected))
+          throw new ShapeError(`the gradient must be ${showType(expected)}, got ${showType(gradient)}`);
       return [probabilities];
     },
     space: (_op, [probabilities]) => {
       const { loops, row, full } = rowLoops(probabilities as TensorType);
-      return { loops, operands: [full, row, row], results: [full], flopsPerPoint: 2 };
+      return { loops, operands: [full, row, row, row], results: [full], flopsPerPoint: 2 };
     },
     derive: null,
-    evaluate: (op, [probabilities, targets, dLoss]) => {
+    evaluate: (op, [probabilities, targets, dTarget, dLogSum]) => {
       const { shape, data } = probabilities as Dense;
       const classes = shape.at(-1) as number;
       const result = data.map((probability, i) => {
         const row = Math.floor(i / classes);
         const target = (targets as Dense).data[row] as number;
-        const expected = i % classes === target - (op.first ?? 0) ? 1 : 0;
-        return target === op.ignore ? 0 : (probability - expected) * ((dLoss as Dense).data[row] as number);
+        if (target === op.ignore) return 0;
+        const isTarget = i % classes === target - (op.first ?? 0);
+        const own = isTarget ? ((dTarget as Dense).data[row] as number) : 0;
+        return probability * ((dLogSum as Dense).data[row] as number) - own;
       });
       return [{ shape, data: result }];
     },

@@ -44,16 +44,20 @@ function crossEntropy(ignore: number, site: Site): readonly string[] {
   return [emitter.reshape(counted, shape.slice(0, -1)), probabilities];
 }
 
-/** (p - one-hot(target))·dLoss; the one-hot part is added at one element of each row. */
+/** p·dLogSum - one-hot(target)·dTarget; the one-hot part is added at one element of each row. */
 function crossEntropyGrad({ ignore, first }: OpOf<"cross-entropy-grad">, site: Site): readonly string[] {
   const { emitter } = site;
   const { dtype, shape } = operandType(site, 0);
   const { counts, classes } = targetsOf(site, ignore);
-  const gradient = emitter.reshape(operand(site, 2), [...shape.slice(0, -1), 1]);
   const zero = emitter.scalar(dtype, 0);
-  const scale = emitter.emit("Where", [counts, gradient, zero]);
-  const scaled = emitter.emit("Mul", [operand(site, 0), scale]);
-  const minus = emitter.emit("Neg", [scale]);
+  const counted = (index: number): string => {
+    const gradient = emitter.reshape(operand(site, index), [...shape.slice(0, -1), 1]);
+    return emitter.emit("Where", [counts, gradient, zero]);
+  };
+  const dTarget = counted(2);
+  const dLogSum = site.inputs[3] === site.inputs[2] ? dTarget : counted(3);
+  const scaled = emitter.emit("Mul", [operand(site, 0), dLogSum]);
+  const minus = emitter.emit("Neg", [dTarget]);
   const attributes = { axis: shape.length - 1, reduction: "add" };
   if (first === undefined) return [emitter.emit("ScatterElements", [scaled, classes, minus], attributes)];
   const { safe, valid } = ownTargets(site, first);

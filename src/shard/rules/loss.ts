@@ -3,6 +3,8 @@
  * (Shoeybi et al. 2019, "Megatron-LM", section 3). Losses stay partial: the rank that has the target's logit subtracts it.
  *
  *     l_r = log Σ exp(own logits)     l = log Σ_r exp(l_r)     p = softmax(own logits)·exp(l_r - l)     loss = l - x[target]
+ *
+ * A rank keeps the softmax of its own classes, for which it needs no other; the factor is for the derivative, where it joins that of the loss.
  */
 
 import {
@@ -25,7 +27,7 @@ import {
 import { sizeOf } from "../../graph/shape.ts";
 import type { Tensor } from "../../graph/tensor.ts";
 import { isFirstAlong } from "../mesh.ts";
-import { eachRank, onEach, partsAt, type Sharded, together } from "../sharded.ts";
+import { collected, eachRank, onEach, partsAt, type Sharded } from "../sharded.ts";
 import { axesOf, type Factor, type Factors, isSplit, type Sharding, shareOf } from "../sharding.ts";
 import type { Site, SplitRule, SplitRules } from "../site.ts";
 
@@ -64,7 +66,7 @@ const crossEntropy: SplitRule = (site) => {
     const logSum = own[rank]?.[1] as Tensor;
     return reshape(logSum, [sizeOf(logSum.shape)]);
   });
-  const gathered = together(place, axes, flat, () => ({ kind: "all-gather" }));
+  const gathered = collected(place, axes, flat);
   const made = eachRank(place, (rank) => {
     const [part, target] = [x[rank] as Tensor, y[rank] as Tensor];
     const [shares, logSum] = own[rank] as readonly [Tensor, Tensor];
@@ -74,8 +76,8 @@ const crossEntropy: SplitRule = (site) => {
     const less = neg(take(part, local));
     const loss = isFirstAlong(mesh, rank, axes) ? add(less, total) : less;
     const isIgnored = equal(target, constant(target.scope, "i32", [], ignore));
-    const share = exp(sub(logSum, reshape(total, logSum.shape)));
-    return [where(isIgnored, scalar(loss, 0), loss), mul(shares, share)];
+    site.factors.set(shares.id, exp(sub(logSum, reshape(total, logSum.shape))));
+    return [where(isIgnored, scalar(loss, 0), loss), shares];
   });
   const [lossType, probabilityType] = results as [Site["results"][number], Site["results"][number]];
   return [
@@ -86,21 +88,21 @@ const crossEntropy: SplitRule = (site) => {
 
 const crossEntropyGrad: SplitRule = (site) => {
   const { node, place, values, results } = site;
-  const [probabilities = -1, targets = -1, dLoss = -1] = node.inputs;
+  const [probabilities = -1, targets = -1, dTarget = -1, dLogSum = -1] = node.inputs;
   const classes = classesOf(site);
   if (classes === undefined || node.op.kind !== "cross-entropy-grad") return undefined;
   const { op } = node;
   const dims = values.shardingOf(probabilities, place)?.dims ?? [];
   const rows: Sharding = { dims: dims.slice(0, -1), partial: [] };
-  const operands = [
-    values.get(probabilities, place, { dims, partial: [] }),
-    values.get(targets, place, rows),
-    values.get(dLoss, place, rows),
-  ];
+  const shares = values.get(probabilities, place, { dims, partial: [] }).parts;
+  const others = [targets, dTarget, dLogSum].map((value) => values.get(value, place, rows).parts);
   const parts = onEach(place, (rank) => {
     const [first] = shareOf(classes[0] as Factor, place.mesh, rank);
-    const own = operands.map((operand) => operand.parts[rank] as Tensor);
-    return place.builder.apply({ ...op, first }, own)[0] as Tensor;
+    const own = shares[rank] as Tensor;
+    const [y, ofTarget, ofLogSum] = others.map((each) => each[rank] as Tensor) as [Tensor, Tensor, Tensor];
+    const factor = site.factors.get(own.id);
+    const ofShares = factor === undefined ? ofLogSum : mul(ofLogSum, reshape(factor, ofLogSum.shape));
+    return place.builder.apply({ ...op, first }, [own, y, ofTarget, ofShares])[0] as Tensor;
   });
   const [type] = results as [Site["results"][number]];
   return [{ ...type, mesh: place.mesh, sharding: { dims, partial: [] }, parts }];
