@@ -1,6 +1,6 @@
 /** What is wrong with the devices of a layout: unknown or unused ones, and stages whose meshes and replicas do not fit together. */
 
-import { type MeshAxis, meshAxisNames, meshSize, showMesh } from "./layout.ts";
+import { type Mesh, type MeshAxis, meshAxisNames, meshSize, showMesh } from "./layout.ts";
 
 /** The parts of a document that could be read; the others are left out of the checks. */
 export interface LayoutParts {
@@ -11,6 +11,7 @@ export interface LayoutParts {
 interface StageParts {
   readonly devices?: readonly string[] | undefined;
   readonly mesh?: { readonly [axis: string]: unknown } | undefined;
+  readonly shares?: readonly unknown[] | undefined;
   readonly groups: readonly (string | undefined)[];
 }
 
@@ -58,20 +59,37 @@ function listProblems({ devices }: StageParts, i: number): string[] {
   });
 }
 
-/** Sizes that are none, and numbers of devices that make no whole meshes. */
-function meshProblems({ devices, mesh = {} }: StageParts, i: number): string[] {
+/** Sizes that are none, numbers of devices that make no whole meshes, and shares that are not those of the tensor axis. */
+function meshProblems({ devices, mesh = {}, shares }: StageParts, i: number): string[] {
   const problems = Object.entries(mesh).flatMap(([axis, size]) => {
     if (!meshAxisNames.includes(axis as MeshAxis)) return [`stages[${i}].mesh: ${unknownAxes([axis])}`];
     return size === undefined || (Number.isSafeInteger(size) && Number(size) > 0)
       ? []
       : [`stages[${i}].mesh.${axis}: must be a positive whole number, got ${show(size)}`];
   });
-  if (problems.length > 0 || devices === undefined || devices.length === 0) return problems;
+  if (problems.length > 0) return problems;
+  if (shares !== undefined) problems.push(...shareProblems(shares, mesh, i));
+  if (devices === undefined || devices.length === 0) return problems;
   const size = meshSize({ mesh });
-  if (devices.length % size === 0) return [];
+  if (devices.length % size === 0) return problems;
   return [
+    ...problems,
     `stages[${i}].devices: ${count(devices.length)} for a mesh of ${size} (${showMesh({ mesh })}): list ${size} for each replica`,
   ];
+}
+
+function shareProblems(shares: readonly unknown[], { tensor = 1 }: Mesh, i: number): string[] {
+  if (tensor === 1)
+    return [
+      `stages[${i}].shares: are those of the tensor axis, which this stage does not have: leave them out, or add "mesh": {"tensor": ${shares.length}}`,
+    ];
+  if (shares.length !== tensor)
+    return [`stages[${i}].shares: ${plural(shares.length, "share")} for tensor ${tensor}: list ${tensor}`];
+  return shares.flatMap((share, at) =>
+    Number.isSafeInteger(share) && Number(share) > 0
+      ? []
+      : [`stages[${i}].shares[${at}]: must be a positive whole number, got ${show(share)}`],
+  );
 }
 
 /** Says that a mesh has no such axes, and which it has. */

@@ -25,6 +25,8 @@ export interface LayoutStage {
   readonly devices: readonly string[];
   /** Sizes of the axes that split the layers of this stage; default: no split. */
   readonly mesh?: Mesh | undefined;
+  /** How much of what the tensor axis splits each device along it gets, beside the others: `[3, 1]`; default: all as much. */
+  readonly shares?: readonly number[] | undefined;
   readonly groups: readonly string[];
 }
 
@@ -81,25 +83,44 @@ export function chunksOf(
   return Math.max(1, Math.min(chunks, Math.floor(time / shortestChunk)));
 }
 
+/** One of the axes that split a stage. */
+export interface StageAxis {
+  readonly axis: MeshAxis;
+  readonly size: number;
+  /** What each device along it gets, beside the others; all as much without it. */
+  readonly shares?: readonly number[];
+}
+
+/** The part of a stage that says how it is split. */
+export type StageMesh = Pick<LayoutStage, "mesh" | "shares">;
+
 /** The axes that split the layers of a stage, outermost first; those of size 1 are left out. */
-export function meshAxes({
-  mesh = {},
-}: Pick<LayoutStage, "mesh">): readonly { readonly axis: MeshAxis; readonly size: number }[] {
-  return meshAxisNames.map((axis) => ({ axis, size: mesh[axis] ?? 1 })).filter(({ size }) => size > 1);
+export function meshAxes({ mesh = {}, shares }: StageMesh): readonly StageAxis[] {
+  return meshAxisNames
+    .map((axis) => ({ axis, size: mesh[axis] ?? 1, ...(axis === "tensor" && shares && { shares }) }))
+    .filter(({ size }) => size > 1);
 }
 
 /** Devices that hold a stage together in each replica: the product of the sizes of its axes. */
-export function meshSize(stage: Pick<LayoutStage, "mesh">): number {
+export function meshSize(stage: StageMesh): number {
   return meshAxes(stage).reduce((product, { size }) => product * size, 1);
 }
 
-/** A mesh in words: `tensor 2`, `height 2 x tensor 4`; `no mesh` where nothing is split. */
-export function showMesh(stage: Pick<LayoutStage, "mesh">): string {
+/** A mesh in words: `tensor 2`, `height 2 x tensor 4`, `tensor 2 as 3 : 1`; `no mesh` where nothing is split. */
+export function showMesh(stage: StageMesh): string {
   return (
     meshAxes(stage)
-      .map(({ axis, size }) => `${axis} ${size}`)
+      .map(({ axis, size, shares }) => `${axis} ${size}${shares ? ` as ${shares.join(" : ")}` : ""}`)
       .join(" x ") || "no mesh"
   );
+}
+
+/** By rank of a stage, the part that it gets of what the tensor axis splits. */
+export function tensorShares(stage: StageMesh): readonly number[] {
+  const tensor = meshAxes(stage).find(({ axis }) => axis === "tensor");
+  const { size, shares = Array.from({ length: size }, () => 1) } = tensor ?? { size: 1 };
+  const total = shares.reduce((sum, share) => sum + share);
+  return Array.from({ length: meshSize(stage) }, (_, rank) => (shares[rank % size] ?? 0) / total);
 }
 
 /** Copies of the whole pipeline, each for a share of the samples: the size of the data axis of a sound layout. */

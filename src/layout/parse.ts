@@ -70,15 +70,16 @@ export function printLayout(layout: Layout): string {
   return `{\n${fields.join(",\n")}\n}\n`;
 }
 
-type Value = string | number | readonly string[] | { readonly [field: string]: string | number };
+type Value = string | number | readonly (string | number)[] | { readonly [field: string]: string | number };
 
 function printStage(stage: LayoutStage): string {
-  const { devices, groups } = stage;
+  const { devices, shares, groups } = stage;
   const [device] = devices;
   const mesh = Object.fromEntries(meshAxes(stage).map(({ axis, size }) => [axis, size]));
   return printRecord({
     ...(device !== undefined && devices.length === 1 ? { device } : { devices }),
     ...(meshAxes(stage).length > 0 && { mesh }),
+    ...(shares && { shares }),
     groups,
   });
 }
@@ -159,6 +160,7 @@ const stageSchema = record({
   device: text.optional(),
   devices: listOf(text).optional(),
   mesh: meshSchema.optional(),
+  shares: listOf(positiveInteger).optional(),
   groups: listOf(text),
 })
   .refine((stage) => placings(stage) === 1, {
@@ -169,9 +171,10 @@ const stageSchema = record({
         : `has "device" and "devices", but the one is short for the other: leave out "device"`,
   })
   .transform(
-    ({ device = "", devices = [device], mesh = {}, groups }): LayoutStage => ({
+    ({ device = "", devices = [device], mesh = {}, shares, groups }): LayoutStage => ({
       devices,
       ...(meshAxes({ mesh }).length > 0 && { mesh }),
+      ...(shares && { shares }),
       groups,
     }),
   );
@@ -223,10 +226,11 @@ const partsSchema: z.ZodType<LayoutParts> = z.object({
         device: z.string().optional().catch(undefined),
         devices: z.array(z.string()).optional().catch(undefined),
         mesh: z.looseObject({}).optional().catch(unreadable),
+        shares: z.array(z.unknown()).optional().catch(undefined),
         groups: z.array(z.string().optional().catch(undefined)).catch([undefined]),
       })
-      .transform(({ device, devices = device === undefined ? undefined : [device], mesh, groups }) =>
-        mesh === unreadable ? { groups } : { devices, mesh, groups },
+      .transform(({ device, devices = device === undefined ? undefined : [device], mesh, shares, groups }) =>
+        mesh === unreadable ? { groups } : { devices, mesh, shares, groups },
       )
       .catch({ groups: [undefined] }),
   ),

@@ -10,7 +10,7 @@ import { secondsOf, typicalRates, workOf } from "../cost/node-work.ts";
 import { type ItemWork, type StageCosts, type StageWork, stageWork } from "../cost/stage-work.ts";
 import type { Graph, Node, ValueId } from "../graph/graph.ts";
 import { bytesOfType, type TensorType } from "../graph/shape.ts";
-import { type LayoutStage, meshAxes, meshSize } from "../layout/layout.ts";
+import { type LayoutStage, meshAxes, meshSize, tensorShares } from "../layout/layout.ts";
 import { lossOutput } from "../model/forward.ts";
 import { sentBytes } from "../program/collectives.ts";
 import { isExchange, meetingsOf } from "../shard/exchanges.ts";
@@ -33,12 +33,12 @@ export interface RankWork {
   /** How often a rank waits for others within a phase, and the bytes that it sends for exchanges. */
   readonly meetings: StageCosts;
   readonly sent: StageCosts;
-  /** What the first rank keeps of an item. */
+  /** What the rank with the largest share keeps of an item. */
   readonly memory: ItemMemory;
 }
 
 /** The part of a stage that decides about its work. */
-export type HeldGroups = Pick<LayoutStage, "groups" | "mesh">;
+export type HeldGroups = Pick<LayoutStage, "groups" | "mesh" | "shares">;
 
 /** The work of `stage` on its mesh, by typical rates. Throws a `UserError` where its layers cannot be split over that. */
 export function rankWork(
@@ -72,18 +72,20 @@ export function rankWork(
   }
   const most = (phase: keyof StageCosts): number => Math.max(...ranks.map((sums) => sums[phase]));
   const seconds = { F: most("F"), B: most("B"), W: most("W") };
-  return { seconds, alone, meetings, sent, memory: firstRankMemory(step, split, held) };
+  return { seconds, alone, meetings, sent, memory: largestRankMemory(step, split, stage) };
 }
 
-function firstRankMemory(
+function largestRankMemory(
   { states }: Pick<TrainingStep, "states">,
   split: SplitGraph,
-  held: ReadonlySet<string>,
+  stage: HeldGroups,
 ): ItemMemory {
+  const shares = tensorShares(stage);
+  const largest = shares.indexOf(Math.max(...shares));
   const statistics = statisticNames(states);
   const own = split.graph.nodes.flatMap(({ group: name }) => {
     const { group, ranks } = splitGroup(name);
-    return held.has(group) && ranks.includes(0) ? [name] : [];
+    return stage.groups.includes(group) && ranks.includes(largest) ? [name] : [];
   });
   const lasting = split.graph.inputs.flatMap(({ name }) =>
     statistics.has(partOf(split, name).of) ? [name] : [],

@@ -13,6 +13,7 @@ import { type Balance, type BalanceUnit, balance, type PlanDevice, prefixSums, s
 import { branchAssignments } from "./branches.ts";
 import { groupSeconds, recurrentGroups, type WorkBook } from "./item-work.ts";
 import { type ItemsAlive, itemsAlive, stageMemory, totalBytes } from "./predict.ts";
+import { sharedOut } from "./shares.ts";
 
 /** How the items of a mini-batch stream through the stages. */
 export interface Streaming {
@@ -163,7 +164,7 @@ type BalancedChain = Extract<Balance, { readonly fits: true }>;
 /**
  * The last unit as a stage of all devices, its weights split among them: where the output layer is large, as over a vocabulary, the
  * devices would wait at the turn from forward to backward for the one that has it (Yeung et al. 2024, "Balancing Pipeline Parallelism with
- * Vocabulary Parallelism"). Undefined where it cannot be split, or devices are not alike.
+ * Vocabulary Parallelism"). Undefined where it cannot be split.
  */
 function sharedTail(
   { book, devices }: PlacementSource,
@@ -171,11 +172,10 @@ function sharedTail(
   units: readonly BalanceUnit[],
 ): LayoutStage | undefined {
   const [last] = units.slice(-1);
-  const alike = devices.every((device) => speedOf(device) === speedOf(devices[0] as PlanDevice));
-  if (devices.length === 1 || units.length <= devices.length || last === undefined || !alike)
-    return undefined;
+  if (devices.length === 1 || units.length <= devices.length || last === undefined) return undefined;
   const { groups } = last;
-  const stage = { devices: devices.map(({ name }) => name), mesh: { tensor: devices.length }, groups };
+  const names = devices.map(({ name }) => name);
+  const stage = sharedOut({ devices: names, mesh: { tensor: devices.length }, groups }, devices.map(speedOf));
   return book.canSplit(work, stage) ? stage : undefined;
 }
 

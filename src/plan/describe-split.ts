@@ -35,6 +35,7 @@ export interface StageSplit {
   /** Names of the devices by replica and rank. */
   readonly devices: readonly (readonly string[])[];
   readonly mesh: Mesh;
+  readonly shares?: readonly number[] | undefined;
   readonly groups: readonly GroupSplit[];
   /** Parameters of other stages that its layers use too: copies of what those stages update. */
   readonly copies: readonly string[];
@@ -90,7 +91,7 @@ function describeStage(
   stage: number,
   moves: readonly GroupMove[],
 ): StageSplit {
-  const { groups, mesh = {} } = layout.stages[stage] as Layout["stages"][number];
+  const { groups, mesh = {}, shares } = layout.stages[stage] as Layout["stages"][number];
   const ranks = ranksAt(layout, stage);
   const names = (replica: number) => ranksAt(layout, stage, replica).map((device) => nameOf(layout, device));
   const devices = Array.from({ length: replicaCount(layout) }, (_, replica) => names(replica));
@@ -99,6 +100,7 @@ function describeStage(
     stage,
     devices,
     mesh,
+    ...(shares && { shares }),
     copies: copiesOn(compiled, layout, stage),
     groups: groups.map(
       (group): GroupSplit => ({

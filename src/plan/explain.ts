@@ -2,7 +2,7 @@
 
 import { showBytes } from "../base/bytes.ts";
 import type { BatchShape } from "../data/dataset.ts";
-import { type Layout, type LayoutStage, meshSize } from "../layout/layout.ts";
+import { type Layout, type LayoutStage, meshSize, tensorShares } from "../layout/layout.ts";
 import { type PlanDevice, speedOf } from "./balance.ts";
 import { groupSeconds, type WorkBook } from "./item-work.ts";
 import { type DeviceMemory, type Prediction, totalBytes } from "./predict.ts";
@@ -39,7 +39,11 @@ function placeSentence(facts: ChoiceFacts, name: string, i: number): string {
     }, 0);
   const stages = layout.stages.filter((stage) => stage.devices.includes(name));
   const total = layout.stages.reduce((sum, stage) => sum + timeOf(stage), 0);
-  const share = stages.reduce((sum, stage) => sum + timeOf(stage) / meshSize(stage), 0) / total;
+  const partOf = (stage: LayoutStage): number => {
+    const { tensor = 1 } = stage.mesh ?? {};
+    return ((tensorShares(stage)[stage.devices.indexOf(name)] ?? 0) * tensor) / meshSize(stage);
+  };
+  const share = stages.reduce((sum, stage) => sum + timeOf(stage) * partOf(stage), 0) / total;
   const held = stages.map((stage) =>
     meshSize(stage) === 1 ? shorten(stage.groups) : `its part of ${shorten(stage.groups)}`,
   );
@@ -68,7 +72,7 @@ function sharedSentences({ stages }: Layout): readonly string[] {
     if (!isShared) return [];
     const names = `${stage.devices.slice(0, -1).join(", ")} and ${stage.devices.at(-1)}`;
     return [
-      `${names} split ${shorten(stage.groups)} between them, so that nobody waits for the device that has it when forward turns into backward.`,
+      `${names} split ${shorten(stage.groups)} between them${stage.shares ? ` (${stage.shares.join(" : ")})` : ""}, so that nobody waits for the device that has it when forward turns into backward.`,
     ];
   });
 }

@@ -13,7 +13,7 @@ import {
 } from "../cost/stage-work.ts";
 import { type BatchShape, shapeKey } from "../data/dataset.ts";
 import type { Graph } from "../graph/graph.ts";
-import { type Layout, type LayoutStage, meshSize } from "../layout/layout.ts";
+import { type Layout, type LayoutStage, meshSize, tensorShares } from "../layout/layout.ts";
 import { buildForward } from "../model/forward.ts";
 import { type CompileSource, groupsOf } from "../partition/compile.ts";
 import { canSplit, type HeldGroups, layoutWork, type RankWork, rankWork } from "../partition/rank-work.ts";
@@ -60,12 +60,12 @@ export function workBook(options: WorkOptions): WorkBook {
   const updates = new Memory<ReadonlyMap<string, number>>();
   const ranks = new Memory<RankWork>();
   const { inputs } = options.source;
-  const rankOf = ({ step }: ItemWork, { groups, mesh = {} }: HeldGroups, fused: boolean) =>
-    ranks.get(step, JSON.stringify([fused, groups, mesh]), () =>
-      rankWork(step, { groups, mesh }, fused, { inputs, shardings: {} }),
+  const rankOf = ({ step }: ItemWork, { groups, mesh = {}, shares }: HeldGroups, fused: boolean) =>
+    ranks.get(step, JSON.stringify([fused, groups, mesh, shares]), () =>
+      rankWork(step, { groups, mesh, shares }, fused, { inputs, shardings: {} }),
     );
   const stagesOf: WorkBook["stages"] = (item, placed, fused) => {
-    const held = placed.map(({ groups, mesh = {} }) => ({ groups, mesh }));
+    const held = placed.map(({ groups, mesh = {}, shares }) => ({ groups, mesh, shares }));
     const key = JSON.stringify([fused, held]);
     return stages.get(item, key, () => layoutWork(item, held, fused, (stage) => rankOf(item, stage, fused)));
   };
@@ -85,18 +85,18 @@ export function workBook(options: WorkOptions): WorkBook {
     },
     canSplit: (item, stage) => canSplit(item.step, stage, { inputs, shardings: {} }),
     memory: (item, stage, fused) => {
-      const { groups, mesh = {} } = stage;
+      const { groups } = stage;
       const whole = memories.get(item, JSON.stringify([fused, groups]), () =>
         placeMemory(item.step, new Set(groups), fused),
       );
       if (meshSize(stage) === 1) return whole;
       const { parameters, gradients, optimizer } = whole;
-      const { tensor = 1 } = mesh;
+      const part = Math.max(...tensorShares(stage));
       return {
         ...whole,
-        parameters: parameters / tensor,
-        gradients: gradients / tensor,
-        optimizer: optimizer / tensor,
+        parameters: parameters * part,
+        gradients: gradients * part,
+        optimizer: optimizer * part,
         ...rankOf(item, stage, fused).memory,
       };
     },

@@ -76,10 +76,10 @@ interface Trial {
   readonly seconds: number;
 }
 
+/** What more pieces of work must save. Measured: what pieces cost is in the prediction, and more of them wait less than predicted. */
+const worthMorePieces = 0.005;
 /** Of ways that differ by less, the plainest is taken. */
 const worthwhile = 0.01;
-/** What more pieces of work must save. */
-const worthMorePieces = 0.02;
 
 /**
  * The layout for `request`, and why. Throws a `UserError` when no way to stream is legal, or when no placement fits the devices' memory;

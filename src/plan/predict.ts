@@ -7,11 +7,18 @@ import { incomingBytes } from "../cost/flow.ts";
 import type { Rates } from "../cost/node-work.ts";
 import { type ItemWork, type StageWork, stageWork } from "../cost/stage-work.ts";
 import { type BatchShape, shapeKey } from "../data/dataset.ts";
-import { chunksOf, type Layout, positionsOf, positionsOfStages } from "../layout/layout.ts";
+import {
+  chunksOf,
+  type Layout,
+  type LayoutDevice,
+  positionsOf,
+  positionsOfStages,
+  tensorShares,
+} from "../layout/layout.ts";
 import { evenParts, groupsOf } from "../partition/compile.ts";
 import type { HeldGroups } from "../partition/rank-work.ts";
 import type { Action, Schedule, StageEdge, Work } from "../schedule/action.ts";
-import { scheduleSpec } from "../schedule/layout-spec.ts";
+import { loadsOf, scheduleSpec } from "../schedule/layout-spec.ts";
 import { replay } from "../schedule/replay.ts";
 import { schedule } from "../schedule/schedule.ts";
 import { peakItems } from "../schedule/verify.ts";
@@ -54,31 +61,34 @@ export interface DeviceMemory {
 }
 
 /**
- * The prediction for `layout`, which must be sound (`checkLayout`) and has one replica, on a mini-batch of `shape`. All ranks of a mesh are
- * taken to be as fast as the first. Throws a `UserError` where the layers of a stage cannot be split over its mesh.
+ * The prediction for `layout`, which must be sound (`checkLayout`) and has one replica, on a mini-batch of `shape`. Throws a `UserError` where the layers of a stage cannot be split over its mesh.
  */
 export function predict(source: PredictSource, layout: Layout, shape: BatchShape): Prediction {
   const { items, first, spec, order } = orderOf(source, layout, shape);
   const stages = layout.stages.map(({ groups }) => new Set(groups));
   const stageOf = (group: string): number => stages.findIndex((groups) => groups.has(group));
   const flows = source.book.flows(first);
-  const speeds = layout.stages.map(({ devices: [device = ""] }) =>
-    speedOf(source.devices.find(({ name }) => name === device) ?? { name: device, threads: 1 }),
-  );
+  const speedAt = (device: number): number => {
+    const own = layout.devices[device] as LayoutDevice;
+    return speedOf(source.devices.find(({ name }) => name === own.name) ?? own);
+  };
+  const loads = loadsOf(layout, speedAt);
+  const loadOf = (stage: number, position: number): number =>
+    loads[stage]?.[spec.placement?.[stage]?.indexOf(position) ?? -1] ?? 1;
   const perItem = flows.filter(({ phase }) => phase !== "U");
   const largest = Math.max(0, ...stages.map((groups) => incomingBytes(perItem, groups)));
   const run = replay(
     order,
     { ...spec, edges: stageEdges(flows, stageOf) },
     {
-      durations: durationsOf(source, layout, items, speeds),
+      durations: durationsOf(source, layout, items, loadOf),
       transfer: source.overheads.latency + largest / source.overheads.bytesPerSecond,
     },
   );
   const positions = positionsOf(layout);
   const bubbleOf = (device: number): number =>
     run.bubbles[positions.findIndex((devices) => devices.includes(device))] ?? 0;
-  const update = updateSeconds(source.book, layout, shape, speeds);
+  const update = updateSeconds(source.book, layout, shape, loadOf);
   const seconds = run.makespan + update;
   return {
     seconds,
@@ -216,12 +226,15 @@ function itemsOf(book: WorkBook, layout: Layout, shape: BatchShape): Items {
   return { grid, joined: shapes.size === 1 ? piece : 1 };
 }
 
+/** How long the devices of a position take for what the largest rank of a stage does in time 1 at speed 1. */
+type LoadOf = (stage: number, position: number) => number;
+
 function durationsOf(
   { book, rates, overheads }: PredictSource,
   layout: Layout,
   { grid, joined }: Items,
-  speeds: readonly number[],
-): (action: Action) => number {
+  loadOf: LoadOf,
+): (action: Action, position: number) => number {
   const fused = layout.weights === "fused";
   const known = new Map<ItemWork, readonly StageWork[]>();
   for (const item of grid.flat())
@@ -233,7 +246,7 @@ function durationsOf(
     const { gradients } = book.memory(first, stage, fused);
     return joined > 1 ? 0 : (3 * gradients * (items - 1)) / items / rates.bytesPerSecond;
   });
-  return ({ phase, stage, microBatch, chunk }) => {
+  return ({ phase, stage, microBatch, chunk }, position) => {
     const item = grid[microBatch]?.[chunk] as ItemWork;
     const stages = known.get(item) as readonly StageWork[];
     const { seconds, groups, meetings, sent } = stages[stage] as StageWork;
@@ -241,20 +254,23 @@ function durationsOf(
       (groups[phase] + meetings[phase]) * overheads.segment +
       meetings[phase] * overheads.latency +
       sent[phase] / overheads.bytesPerSecond;
-    const speed = speeds[stage] ?? 1;
-    if (phase !== "W") return seconds[phase] / speed + starting;
-    return (seconds.W + (adding[stage] ?? 0)) / speed + starting / joined;
+    const load = loadOf(stage, position);
+    if (phase !== "W") return seconds[phase] * load + starting;
+    return (seconds.W + (adding[stage] ?? 0)) * load + starting / joined;
   };
 }
 
-function updateSeconds(book: WorkBook, layout: Layout, shape: BatchShape, speeds: readonly number[]): number {
+function updateSeconds(book: WorkBook, layout: Layout, shape: BatchShape, loadOf: LoadOf): number {
   const update = book.update(shape);
   const positions = positionsOfStages(layout);
   const times = new Map<number, number>();
-  layout.stages.forEach(({ groups, mesh }, stage) => {
-    const whole = groups.reduce((sum, group) => sum + (update.get(group) ?? 0), 0);
-    const time = whole / (mesh?.tensor ?? 1) / (speeds[stage] ?? 1);
-    for (const position of positions[stage] ?? []) times.set(position, (times.get(position) ?? 0) + time);
+  layout.stages.forEach((held, stage) => {
+    const whole = held.groups.reduce((sum, group) => sum + (update.get(group) ?? 0), 0);
+    const largest = Math.max(...tensorShares(held));
+    for (const position of positions[stage] ?? []) {
+      const time = whole * largest * loadOf(stage, position);
+      times.set(position, (times.get(position) ?? 0) + time);
+    }
   });
   return Math.max(0, ...times.values());
 }

@@ -1,9 +1,11 @@
 /**
  * Moves the cuts between stages while that makes a step faster. Stages of equal work are a good start, but not the best where a pipeline
- * fills and drains: the first devices start while the last ones wait, and what runs last on one device may be waited for on another.
+ * fills and drains: the first devices start while the last ones wait, and what runs last on one device may be waited for on another. What
+ * several devices split between them is shared out in the same way.
  */
 
 import type { LayoutStage } from "../layout/layout.ts";
+import { partsEach, withShares } from "./shares.ts";
 
 /** A placement and the time of its step. */
 export interface Timed {
@@ -25,7 +27,9 @@ export function refine<T extends Timed>(
 ): T {
   let best = start;
   for (;;) {
-    const moved = neighbours(best.layout.stages, units).flatMap((stages) => attempt(stages) ?? []);
+    const { stages } = best.layout;
+    const moves = [...neighbours(stages, units), ...otherShares(stages)];
+    const moved = moves.flatMap((other) => attempt(other) ?? []);
     const [next] = moved.toSorted((a, b) => a.seconds - b.seconds);
     if (next === undefined || next.seconds > best.seconds * (1 - smallestGain)) return best;
     best = next;
@@ -65,5 +69,20 @@ function withSizes(
     const groups = units.slice(from, from + (sizes[i] as number)).flat();
     from += sizes[i] as number;
     return { ...stage, groups };
+  });
+}
+
+/** All stages that differ in that a device of a mesh gives one of its parts to its neighbour. */
+function otherShares(stages: readonly LayoutStage[]): readonly (readonly LayoutStage[])[] {
+  return stages.flatMap((stage, i) => {
+    const { tensor = 1 } = stage.mesh ?? {};
+    const { shares = Array.from({ length: tensor }, () => partsEach) } = stage;
+    return shares.flatMap((share, from) =>
+      [from - 1, from + 1].flatMap((to) => {
+        const other = shares[to];
+        if (other === undefined || share === 1) return [];
+        return [stages.with(i, withShares(stage, shares.with(from, share - 1).with(to, other + 1)))];
+      }),
+    );
   });
 }

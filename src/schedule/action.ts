@@ -35,6 +35,9 @@ export interface Action extends Item {
 /** By stage the devices that hold it: one, or several that share the work of each of its actions. */
 export type Placement = readonly (readonly number[])[];
 
+/** By stage, for each of its devices how long it takes for what costs 1: its part of the work over its speed. */
+export type Loads = readonly (readonly number[])[];
+
 /** Whether the devices of a stage wait for each other within an F or B. */
 export interface Meets {
   readonly F: boolean;

@@ -1,13 +1,13 @@
 /** What a layout asks of a schedule. */
 
 import type { StageWork } from "../cost/stage-work.ts";
-import { type Layout, positionsOf, positionsOfStages } from "../layout/layout.ts";
+import { type Layout, positionsOf, positionsOfStages, ranksAt, tensorShares } from "../layout/layout.ts";
 import type { StateSpec } from "../model/model-builder.ts";
-import type { Meets } from "./action.ts";
+import type { Loads, Meets } from "./action.ts";
 import type { ScheduleSpec } from "./schedule.ts";
 
 /** What a schedule may know of the stages beyond their number. */
-export type StageFacts = Pick<ScheduleSpec, "costs" | "carries" | "meets">;
+export type StageFacts = Pick<ScheduleSpec, "costs" | "loads" | "carries" | "meets">;
 
 /**
  * The schedule of one replica of `layout`, over so many items; its devices are `positionsOf(layout)`. All devices of a position do the
@@ -44,12 +44,28 @@ export function stageFacts(
 ): StageFacts {
   const carrying = states.flatMap(({ kind, group }) => (kind === "carried" ? [group] : []));
   return {
-    costs: layout.stages.map((stage, i) => {
-      const { F, B, W } = (work[i] as StageWork).seconds;
-      const threads = layout.devices.find(({ name }) => name === stage.devices[0])?.threads ?? 1;
-      return { F: F / threads, B: B / threads, W: W / threads };
-    }),
+    costs: work.map(({ seconds }) => seconds),
+    loads: loadsOf(layout, (device) => layout.devices[device]?.threads ?? 1),
     carries: layout.stages.map(({ groups }) => carrying.some((group) => groups.includes(group))),
     meets,
   };
+}
+
+/**
+ * By stage and position, how long the devices there take for what the rank with the largest share does in time 1 at speed 1; `speedOf` gets
+ * the index of a device.
+ */
+export function loadsOf(layout: Layout, speedOf: (device: number) => number): Loads {
+  const positions = positionsOf(layout);
+  const places = positionsOfStages(layout);
+  return layout.stages.map((stage, i) => {
+    const ranks = ranksAt(layout, i);
+    const shares = tensorShares(stage);
+    const largest = Math.max(...shares);
+    const loadOf = (device: number): number => {
+      const share = shares[ranks.indexOf(device)];
+      return share === undefined ? 0 : share / largest / speedOf(device);
+    };
+    return (places[i] ?? []).map((position) => Math.max(...(positions[position] ?? []).map(loadOf)));
+  });
 }

@@ -8,7 +8,7 @@ import { type Action, type Rules, rulesOf, type Schedule, type Work } from "./ac
 
 /** Durations in any one unit of time; `transfer` passes between the end of an action and its use on another device. */
 export interface ReplayCosts {
-  readonly durations: (action: Action) => number;
+  readonly durations: (action: Action, device: number) => number;
   readonly transfer: number;
 }
 
@@ -98,7 +98,7 @@ function advance(run: Run, schedule: Schedule, device: number, rules: Rules, cos
     const isHere = devices.every((one) => run.places[needed]?.includes(one));
     start = Math.max(start, isHere ? end : end + costs.transfer);
   }
-  const end = start + costs.durations(action);
+  const end = start + Math.max(...devices.map((one) => costs.durations(action, one)));
   const ends = run.ends[id] ?? [];
   run.ends[id] = ends;
   for (const one of devices) {

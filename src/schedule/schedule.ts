@@ -5,7 +5,7 @@
 import { UserError } from "../base/errors.ts";
 import type { StageCosts } from "../cost/stage-work.ts";
 import { type ScheduleName, scheduleNames } from "../layout/layout.ts";
-import type { Placement, Schedule, StageEdge, Weights, Work } from "./action.ts";
+import type { Loads, Placement, Schedule, StageEdge, Weights, Work } from "./action.ts";
 import { type Grid, gpipe, interleaved, naive, oneForwardOneBackward, zeroBubble } from "./fixed.ts";
 import { wavefront } from "./wavefront.ts";
 
@@ -23,6 +23,8 @@ export interface ScheduleSpec extends Work {
   readonly placement?: Placement;
   /** Estimated durations per stage, in any unit, for `wavefront`; without them F = B = W = 1. */
   readonly costs?: readonly StageCosts[];
+  /** By stage and device of its placement, how long that takes for what costs 1, for `wavefront`; without them 1. */
+  readonly loads?: Loads;
 }
 
 /** The order of actions on each device; throws a `UserError` that lists everything illegal in `spec`. */
@@ -52,7 +54,8 @@ export function schedule(spec: ScheduleSpec): Schedule {
       return zeroBubble(grid);
     case "wavefront": {
       const costs = spec.costs ?? placement.map(() => ({ F: 1, B: 1, W: 1 }));
-      return wavefront({ ...spec, placement, costs });
+      const loads = spec.loads ?? placement.map((devices) => devices.map(() => 1));
+      return wavefront({ ...spec, placement, costs, loads });
     }
     default:
       return spec.kind satisfies never;

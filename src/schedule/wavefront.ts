@@ -26,6 +26,7 @@ import type { StageCosts } from "../cost/stage-work.ts";
 import {
   type Action,
   type Item,
+  type Loads,
   type Placement,
   type Rules,
   rulesOf,
@@ -39,6 +40,7 @@ export interface PlacedWork extends Work {
   readonly placement: Placement;
   /** Estimated durations per stage in any unit; the best order depends on their ratios. */
   readonly costs: readonly StageCosts[];
+  readonly loads: Loads;
 }
 
 /** The order found by list scheduling; never deadlocks, because it is the record of a run. */
@@ -122,7 +124,7 @@ function startNext(state: State, work: PlacedWork, device: number, time: number)
   for (const choice of choicesOf(state, work, device, time)) {
     const ready = Math.max(...choice.devices.map((one) => state.free[one] ?? 0));
     if (ready > time) deadline = Math.min(deadline, ready);
-    else if (time + durationOf(choice.actions, work) <= deadline) {
+    else if (time + durationOf(choice, work) <= deadline) {
       start(state, work, choice, time);
       return true;
     }
@@ -130,14 +132,19 @@ function startNext(state: State, work: PlacedWork, device: number, time: number)
   return false;
 }
 
-function durationOf(actions: readonly Action[], { costs }: PlacedWork): number {
-  return actions.reduce((sum, { stage, phase }) => sum + (costs[stage]?.[phase] ?? 0), 0);
+/** Until the last of the devices that start together has ended. */
+function durationOf({ actions, devices }: Pick<Choice, "actions" | "devices">, work: PlacedWork): number {
+  const { costs, loads, placement } = work;
+  return actions.reduce((sum, { stage, phase }) => {
+    const own = devices.map((device) => loads[stage]?.[placement[stage]?.indexOf(device) ?? -1] ?? 1);
+    return sum + (costs[stage]?.[phase] ?? 0) * Math.max(...own);
+  }, 0);
 }
 
 function start(state: State, work: PlacedWork, { devices, actions }: Choice, time: number): void {
   let end = time;
   for (const action of actions) {
-    end += durationOf([action], work);
+    end += durationOf({ actions: [action], devices }, work);
     const id = state.rules.id(action);
     state.begun[id] = (state.begun[id] ?? 0) + devices.length;
     state.ends[id] = Math.max(state.ends[id] ?? 0, end);

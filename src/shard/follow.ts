@@ -6,7 +6,7 @@
 
 import type { DimIndex, IterationSpace } from "../graph/op-rules.ts";
 import type { SplitAxis } from "./mesh.ts";
-import { axesOf, type Factor, type Factors, isSplit, type Sharding, tidy } from "./sharding.ts";
+import { axesOf, type Factor, type Factors, isEven, isSplit, type Sharding, tidy } from "./sharding.ts";
 
 /** The loops that are split, by index into the space's loops. */
 export type LoopFactors = ReadonlyMap<number, Factors>;
@@ -88,7 +88,7 @@ function takeShare(left: Factor[], size: number): Factors | undefined {
     const next = left.shift();
     if (next === undefined) return undefined;
     const isWhole = missing % next.size === 0;
-    const divides = next.size % missing === 0 && missing % (next.along?.size ?? 1) === 0;
+    const divides = next.size % missing === 0 && isEven({ ...next, size: missing });
     if (!isWhole && !divides) return undefined;
     const taken = isWhole ? next.size : missing;
     share.push({ ...next, size: taken });

@@ -26,7 +26,7 @@ export function isEmpty({ start, stop }: Span): boolean {
 
 /** What rank `at` of the axis has of a dim of `size` elements in even shares. */
 export function slabOf(size: number, axis: Axis, at: number): Span {
-  const [start, length] = share(size, axis.size, at);
+  const [start, length] = share(size, axis, at);
   return { start, stop: start + length };
 }
 

@@ -14,6 +14,8 @@ export type SplitAxis = MeshAxis | "data";
 export interface Axis {
   readonly axis: SplitAxis;
   readonly size: number;
+  /** What each device along it gets of a dim, beside the others; all as much without it. */
+  readonly shares?: readonly number[];
 }
 
 export interface Mesh {
@@ -53,7 +55,10 @@ export function ranksAlong(mesh: Mesh, over: readonly SplitAxis[]): readonly (re
 export function sameMesh(a: Mesh, b: Mesh): boolean {
   return (
     a.axes.length === b.axes.length &&
-    a.axes.every(({ axis, size }, i) => b.axes[i]?.axis === axis && b.axes[i]?.size === size)
+    a.axes.every((own, i) => {
+      const { axis, size, shares } = b.axes[i] as Axis;
+      return own.axis === axis && own.size === size && own.shares?.join() === shares?.join();
+    })
   );
 }
 

@@ -132,6 +132,11 @@ test("the document by itself", () => {
     faultyBy({
       stages: [{ ...first, device: undefined, devices: ["cpu:0", "cpu:1"], mesh: { tensor: 4 } }],
     }).slice(0, 1),
+    faultyBy({
+      ...devicesUpTo(2),
+      stages: [{ devices: ["cpu:0", "cpu:1"], mesh: { tensor: 2 }, shares: [1, 2, 3], groups }],
+    }),
+    faultyBy({ stages: [first, { ...second, shares: [1, 1] }] }),
     faultyBy({ ...devicesUpTo(3), ...on([[0, 2], [1]]) }),
     faultyBy(
       on([

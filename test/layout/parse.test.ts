@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { UserError } from "../../src/base/errors.ts";
-import { type Layout, oneDevice } from "../../src/layout/layout.ts";
+import { type Layout, type LayoutStage, oneDevice } from "../../src/layout/layout.ts";
 import { parseLayout, printLayout } from "../../src/layout/parse.ts";
 
 const layout: Layout = {
@@ -98,6 +98,29 @@ test("meshes, replicas and shardings print in a fixed order and are read back", 
   expect(parseLayout(text)).toEqual(meshed);
 });
 
+test("shares of the tensor axis are printed and read back; those of another number of devices, or of no axis, are refused", () => {
+  const [first, second] = meshed.stages as [LayoutStage, LayoutStage];
+  const shared = { ...meshed, stages: [{ ...first, shares: [3, 1] }, second] };
+  expect(printLayout(shared)).toContain('"mesh": { "height": 2, "tensor": 2 }, "shares": [3, 1], "groups"');
+  expect(parseLayout(printLayout(shared))).toEqual(shared);
+  expect(
+    problemsOf({
+      ...meshed,
+      stages: [
+        { ...first, shares: [1, 2, 3] },
+        { ...second, shares: [1, 1] },
+      ],
+    }),
+  ).toEqual([
+    "stages[0].shares: 3 shares for tensor 2: list 2",
+    'stages[1].shares: are those of the tensor axis, which this stage does not have: leave them out, or add "mesh": {"tensor": 2}',
+  ]);
+  expect(problemsOf({ ...meshed, stages: [{ ...first, shares: [0, 1.5] }, second] })).toEqual([
+    "stages[0].shares[0]: must be a positive whole number, got 0",
+    "stages[0].shares[1]: must be a positive whole number, got 1.5",
+  ]);
+});
+
 test("axes of size 1, meshes without axes and empty shardings say nothing, and one device has a short form", () => {
   const [first, second] = layout.stages;
   const wordy = {
@@ -139,7 +162,7 @@ test("all problems of a document are listed at once, each with its place", () =>
       "version: must be 1, the only version there is, got 2",
       "devices[0].threads: must be a positive whole number, got 0",
       "devices[2].threads: must be a positive whole number, got undefined",
-      'stages[0]: unknown field "color"; the fields are device, devices, mesh, groups',
+      'stages[0]: unknown field "color"; the fields are device, devices, mesh, shares, groups',
       "stages[0].mesh.tensor: must be a positive whole number, got 0",
       'stages[0].mesh: unknown axis "data"; the axes are height, width, sequence, tensor (the devices beyond one mesh are replicas: the data axis)',
       'shardings.a: must be a dim counted from 0, or "whole", got -1',
@@ -163,7 +186,7 @@ test("what is no layout at all is refused with what came", () => {
   expect(problemsOf("[]")[0]).toMatch(/^must be an object with version, devices, .*, got a list$/);
   expect(problemsOf({ ...layout, devices: "cpu:0" })).toEqual(['devices: must be a list, got "cpu:0"']);
   expect(problemsOf({ ...layout, stages: [7, { device: 1, groups: [2] }] })).toEqual([
-    "stages[0]: must be an object with device, devices, mesh, groups, got 7",
+    "stages[0]: must be an object with device, devices, mesh, shares, groups, got 7",
     "stages[1].device: must be a text, got 1",
     "stages[1].groups[0]: must be a text, got 2",
   ]);

@@ -231,13 +231,36 @@ for (const [title, how] of Object.entries(mixed)) {
 /** Layouts whose stages share some of their devices: by stage its devices in the first replica, and its mesh. */
 const overlapping: {
   readonly [title: string]: Pick<Mixed, "names" | "replicas" | "rest"> & {
-    readonly stages: readonly (readonly [devices: readonly number[], mesh?: Mesh])[];
+    readonly stages: readonly (readonly [
+      devices: readonly number[],
+      mesh?: Mesh,
+      shares?: readonly number[],
+    ])[];
   };
 } = {
   "one device each, then both, as a wavefront over chunks": {
     names: ["lstm", "gru"],
     stages: [[[0]], [[1]], [[0, 1], { tensor: 2 }]],
     rest: { microBatches: 2, chunks: 2, schedule: "wavefront", weights: "per-item" },
+  },
+  "one device each in turn, then 3 : 1 of both, as a wavefront over chunks": {
+    names: ["lstm", "gru"],
+    stages: [[[0]], [[1]], [[0]], [[0, 1], { tensor: 2 }, [3, 1]]],
+    rest: { chunks: 2, schedule: "wavefront", weights: "per-micro-batch" },
+  },
+  "1 : 2 of both, then 2 : 1 of both": {
+    names: ["lstm", "skip-mlp", "transformer"],
+    stages: [
+      [[0, 1], { tensor: 2 }, [1, 2]],
+      [[0, 1], { tensor: 2 }, [2, 1]],
+    ],
+    rest: { microBatches: 2, schedule: "gpipe", weights: "per-item" },
+  },
+  "data 2 of 1 : 3 of both, with a shared update": {
+    names: ["lstm", "skip-mlp", "transformer"],
+    stages: [[[0, 1], { tensor: 2 }, [1, 3]]],
+    replicas: 2,
+    rest: { microBatches: 2, schedule: "1f1b", zero: 2 },
   },
   "one device each in turn, then both the other way round": {
     names: ["lstm", "skip-mlp", "transformer"],
@@ -279,7 +302,8 @@ for (const [title, { names, stages, replicas = 1, rest }] of Object.entries(over
     const layout: Layout = {
       ...oneDevice(groups),
       devices: Array.from({ length: replicas * used }, (_, i) => ({ name: `cpu:${i}`, threads: 1 })),
-      stages: stages.map(([devices, mesh], stage) => ({
+      stages: stages.map(([devices, mesh, shares], stage) => ({
+        ...(shares && { shares }),
         devices: Array.from({ length: replicas }, (_, r) => devices.map((i) => `cpu:${r * used + i}`)).flat(),
         mesh,
         groups: groups.filter((_, i) => Math.floor(i / share) === stage),

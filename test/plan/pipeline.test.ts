@@ -169,23 +169,26 @@ test("stages that are split by hand are planned with the work of a rank", () => 
   expect(split.prediction.idle).toEqual([first, first, second, second]);
 });
 
-test("a large output layer is split over all devices, where they are alike and its layer can be split", () => {
+test("a large output layer is split over all devices, in shares that make up for what else they do and how fast they are", () => {
   const request = { source: main, shapes: [sentences], devices: parseDevices("cpu:2") };
   const { layout, reasons, seconds } = choosePipeline(request);
   expect(layout.stages.at(-1)).toEqual({
     devices: ["cpu:0", "cpu:1"],
     mesh: { tensor: 2 },
+    shares: [17, 15],
     groups: ["decode"],
   });
   expect(reasons).toContain(
-    "cpu:0 and cpu:1 split decode between them, so that nobody waits for the device that has it when forward turns into backward.",
+    "cpu:0 and cpu:1 split decode between them (17 : 15), so that nobody waits for the device that has it when forward turns into backward.",
   );
   const alone = choosePipeline({ ...request, fixed: { schedule: "interleaved-1f1b" } });
   expect(alone.layout.stages.every(({ mesh }) => mesh === undefined)).toBe(true);
   expect(seconds).toBeLessThan(0.95 * alone.seconds);
   const [one, two] = parseDevices("cpu:2") as readonly [PlanDevice, PlanDevice];
   const unequal = choosePipeline({ ...request, devices: [one, { ...two, speed: 2 }] });
-  expect(unequal.layout.stages.every(({ mesh }) => mesh === undefined)).toBe(true);
+  const [slow = 0, fast = 0] = unequal.layout.stages.at(-1)?.shares ?? [];
+  expect(fast / slow).toBeGreaterThan(1.5);
+  expect(fast / slow).toBeLessThan(3);
   const inner: CompileSource = {
     ...main,
     model: sequential([

@@ -7,9 +7,13 @@ import { exampleNames, exampleOf, stepOf } from "../partition/models.ts";
 import { expectSameOutputs } from "./evaluate-split.ts";
 
 const axis = (name: Axis["axis"], size: number): Axis => ({ axis: name, size });
+const tensorAs = (...shares: number[]): Axis => ({ axis: "tensor", size: shares.length, shares });
 const meshes: { readonly [name: string]: readonly Mesh[] } = {
   "tensor 2": [{ axes: [axis("tensor", 2)] }],
   "tensor 3": [{ axes: [axis("tensor", 3)] }],
+  "tensor 2 as 3 : 1": [{ axes: [tensorAs(3, 1)] }],
+  "tensor 3 as 1 : 2 : 4": [{ axes: [tensorAs(1, 2, 4)] }],
+  "tensor 2 as 3 : 1, then tensor 2 as 1 : 2": [{ axes: [tensorAs(3, 1)] }, { axes: [tensorAs(1, 2)] }],
   "sequence 2": [{ axes: [axis("sequence", 2)] }],
   "height 2": [{ axes: [axis("height", 2)] }],
   "height 2 x tensor 2": [{ axes: [axis("height", 2), axis("tensor", 2)] }],
@@ -42,7 +46,7 @@ for (const name of exampleNames) {
             dim === "time" ? [i] : [],
           ),
       };
-      if (name === "tied" && /tensor 2, then (one device|sequence)/.test(title)) {
+      if (name === "tied" && /tensor 2, then (one device|sequence)|3 : 1, then/.test(title)) {
         expect(() => splitItem(step, common)).toThrow(
           "tied parameters need the same mesh in all their stages",
         );

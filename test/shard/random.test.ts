@@ -32,8 +32,19 @@ function meshesFor({ axes }: RandomExample): fc.Arbitrary<Mesh> {
     .tuple(
       ...axes.map((axis) => fc.record({ axis: fc.constant(axis), size: fc.integer({ min: 1, max: 3 }) })),
     )
-    .map((all): Mesh => ({ axes: all.filter(({ size }) => size > 1) as readonly Axis[] }))
-    .filter((mesh) => mesh.axes.reduce((product, { size }) => product * size, 1) <= 6);
+    .map((all) => all.filter(({ size }) => size > 1) as readonly Axis[])
+    .filter((axes) => axes.reduce((product, { size }) => product * size, 1) <= 6)
+    .chain((axes) =>
+      fc
+        .option(fc.array(fc.integer({ min: 1, max: 4 }), { minLength: 3, maxLength: 3 }), { nil: undefined })
+        .map(
+          (shares): Mesh => ({
+            axes: axes.map((axis) =>
+              axis.axis === "tensor" && shares ? { ...axis, shares: shares.slice(0, axis.size) } : axis,
+            ),
+          }),
+        ),
+    );
 }
 
 const cases: fc.Arbitrary<Case> = fc.oneof(imageExamples, sequenceExamples).chain((example) =>

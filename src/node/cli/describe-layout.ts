@@ -74,7 +74,7 @@ function describeStage(split: StageSplit): string {
   const names = devices.map((ranks) => ranks.join(" ")).join(" | ");
   const size = meshSize({ mesh });
   const lines = [
-    `Stage ${stage} on ${names}${size === 1 ? "" : ` (${showMesh({ mesh })})`}`,
+    `Stage ${stage} on ${names}${size === 1 ? "" : ` (${showMesh(split)})`}`,
     ...groups.map((group) => indent(describeGroup(group, split))),
   ];
   if (copies.length > 0)
