@@ -220,7 +220,9 @@ function meetsOf(
   shared: ReturnType<typeof sharedSource>,
 ): readonly Meets[] {
   if (positionsOfStages(layout).every((positions) => positions.length === 1))
-    return layout.stages.map(() => ({ F: true, B: true }));
+    return layout.stages.map(() => ({ F: true, B: true, W: false }));
+  // Shared gradients are added up over all ranks as soon as there are some.
+  if (shared.zero === 2) return layout.stages.map(() => ({ F: true, B: true, W: true }));
   const { stageOf, settled } = shared;
   const item = slicedFor(step, (group) => `${stageOf(group)}`, layout.weights === "fused");
   const { graph } = splitItem({ ...step, item }, splitOptions(shared), settled);
@@ -228,7 +230,11 @@ function meetsOf(
     return `${phase} ${stageOf(splitGroup(group).group)}`;
   });
   const phases = new Set(meetings);
-  return layout.stages.map((_, stage) => ({ F: phases.has(`F ${stage}`), B: phases.has(`B ${stage}`) }));
+  return layout.stages.map((_, stage) => ({
+    F: phases.has(`F ${stage}`),
+    B: phases.has(`B ${stage}`),
+    W: phases.has(`W ${stage}`),
+  }));
 }
 
 /** The actions of every device for the items of one replica; none on the devices of the others. */

@@ -70,7 +70,7 @@ export class ItemBuffers {
     if (roles.some((role) => role === "state" || role === "gradient")) return;
     const varying = new Set(roles.flatMap((role, i) => (role === "data" ? [i] : [])));
     const joined = varying.size === 0 ? undefined : stackRows(segment.graph, varying, count);
-    if (joined === undefined || this.#sumsAreUsed(plan, segment, joined.stackedOutputs)) return;
+    if (joined === undefined || this.#isForItems(plan, segment, joined.stackedOutputs)) return;
     this.#joined.set(segment, { ...segment, graph: joined.graph });
     const [device = -1] = devicesOfGroup(segment.group, this.#source);
     const values = this.#stacked.get(device) ?? new Set();
@@ -82,10 +82,13 @@ export class ItemBuffers {
     this.#stacked.set(device, values);
   }
 
-  /** Whether another segment computes with a sum over the items: it expects the result of each item. */
-  #sumsAreUsed(plan: ItemPlan, segment: Segment, stackedOutputs: readonly number[]): boolean {
-    return segment.outputs.some(
-      (value, position) => !stackedOutputs.includes(position) && plan.usersOf.has(value),
+  /**
+   * Whether the result of each item is needed by itself: another segment computes with a sum over the items, or what has the rows of all items
+   * is a gradient, which the items add up.
+   */
+  #isForItems({ usersOf, namesOf }: ItemPlan, segment: Segment, stackedOutputs: readonly number[]): boolean {
+    return segment.outputs.some((value, position) =>
+      stackedOutputs.includes(position) ? namesOf.has(value) : usersOf.has(value),
     );
   }
 }

@@ -7,7 +7,7 @@ import { showType, type TensorType } from "../graph/shape.ts";
 import { lossOutput } from "../model/forward.ts";
 import type { BufferSpec, ItemId } from "../program/program.ts";
 import type { Action } from "../schedule/action.ts";
-import { partOf } from "../shard/split-source.ts";
+import { partOf, type SplitGraph } from "../shard/split-source.ts";
 import type { DeviceWriter } from "./device-writer.ts";
 import { ItemBuffers } from "./item-buffers.ts";
 import {
@@ -36,6 +36,12 @@ export class ItemWriter {
   /** Outputs that are sums over items: gradients of parameters and the loss. */
   readonly #sums: ReadonlySet<string>;
   readonly #statistics: ReadonlySet<string>;
+  /** Gradients of the piece being written, of which replicas are to share the sums. */
+  readonly #unshared: {
+    readonly writer: DeviceWriter;
+    readonly split: SplitGraph;
+    readonly own: OwnGradient;
+  }[] = [];
   /** Sums that have got their first item, by device and name. */
   readonly #begun = new Set<string>();
   /** Sends that wait for the W of their item (weights "fused"). */
@@ -77,6 +83,7 @@ export class ItemWriter {
         this.#writeJoined(device, joined, piece);
       else if (joined === undefined) for (const action of piece) this.#writeSegment(device, position, action);
     });
+    this.#shareNow();
     if (first.phase === "W") for (const action of piece) this.#release(action);
   }
 
@@ -172,7 +179,7 @@ export class ItemWriter {
     this.#share(writer, segment, action, place);
   }
 
-  /** Where replicas share gradients, each gets its part of the sum of what they have just made. */
+  /** Where replicas share gradients, each gets its part of the sum of what they have made in this piece. */
   #share(writer: DeviceWriter, segment: Segment, action: Action, run: OwnGradient["run"]): void {
     if (this.#shared === undefined) return;
     const plan = this.#planOf(action);
@@ -183,9 +190,18 @@ export class ItemWriter {
         const buffer = writer.buffer(this.#ownGradient(plan, name, value, action));
         const at = itemOf(action);
         const accumulate = this.#hasBegun(writer, name);
-        this.#shared.write(writer, plan.split, { name, buffer, at, run, accumulate });
+        this.#unshared.push({ writer, split: plan.split, own: { name, buffer, at, run, accumulate } });
       }
     }
+  }
+
+  /**
+   * After the whole piece, by name: ranks come to their gradients in different orders, and while one waits for the others in a sum, they may
+   * wait for what it sends later in the piece.
+   */
+  #shareNow(): void {
+    const sums = this.#unshared.splice(0).sort((a, b) => a.own.name.localeCompare(b.own.name, "en"));
+    for (const { writer, split, own } of sums) this.#shared?.write(writer, split, own);
   }
 
   #isShared(name: string): boolean {

@@ -80,7 +80,7 @@ export function workBook(options: WorkOptions): WorkBook {
     stages: stagesOf,
     facts: (item, layout) => {
       const work = stagesOf(typicalOf(item), layout.stages, layout.weights === "fused");
-      const meets = work.map(({ meetings: { F, B } }) => ({ F: F > 0, B: B > 0 }));
+      const meets = work.map(({ meetings: { F, B, W } }) => ({ F: F > 0, B: B > 0, W: W > 0 }));
       return stageFacts(layout, work, item.step.states, meets);
     },
     canSplit: (item, stage) => canSplit(item.step, stage, { inputs, shardings: {} }),

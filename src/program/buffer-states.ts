@@ -41,8 +41,8 @@ class BufferWalk {
   readonly #freed = new Map<number, number>();
   /** The first instruction that used a gradient after the backward pass. */
   readonly #used = new Map<number, number>();
-  /** The first send of an owner: it may still be under way. */
-  readonly #sent = new Map<number, number>();
+  /** The rows of each owner that have been sent: they may still be under way. */
+  readonly #sent = new Map<number, Written[]>();
   /** The first reduction in place of an owner, and by buffer and group. */
   readonly #reduced = new Map<number | string, number>();
   /** Owners that were read too early: one fault says it all. */
@@ -83,7 +83,8 @@ class BufferWalk {
     else if (!isGiven(this.#spec(buffer).kind)) this.#readRows(buffer, owner, from, to);
     if (this.#spec(buffer).kind === "parameter") this.#readParameter(buffer, instruction);
     if (isLate(instruction) && !this.#used.has(owner)) this.#used.set(owner, this.#at);
-    if (instruction.kind === "send" && !this.#sent.has(owner)) this.#sent.set(owner, this.#at);
+    if (instruction.kind === "send")
+      this.#sent.set(owner, [...(this.#sent.get(owner) ?? []), { from, to, by: this.#at }]);
   }
 
   #readRows(buffer: number, owner: number, from: number, to: number): void {
@@ -156,9 +157,12 @@ class BufferWalk {
   }
 
   #changeInPlace(buffer: number): void {
-    const sent = this.#sent.get(this.#rowsOf(buffer).owner);
+    const { owner, from, to } = this.#rowsOf(buffer);
+    const sent = this.#sent.get(owner)?.find((rows) => rows.from < to && from < rows.to);
     if (sent !== undefined)
-      this.#fault(`changes ${this.#name(buffer)} in place, which ${this.#place(sent)} may still be sending`);
+      this.#fault(
+        `changes ${this.#name(buffer)} in place, which ${this.#place(sent.by)} may still be sending`,
+      );
   }
 
   #free(buffer: number): void {

@@ -254,11 +254,10 @@ function withMates(
   const areMates = (a: number, b: number) =>
     programs[a]?.replica === programs[b]?.replica &&
     [...(stages[a] ?? [])].some((stage) => stages[b]?.has(stage));
+  const mayBoth = (owner: number, device: number) =>
+    isSame(owner, device) || areMates(owner, device) || shareUpdate(programs[owner], device);
   return (owner, device) =>
-    isSame(owner, device) ||
-    areMates(owner, device) ||
-    shareUpdate(programs[owner], device) ||
-    programs.some((_, other) => areMates(owner, other) && isSame(other, device));
+    mayBoth(owner, device) || programs.some((_, other) => areMates(owner, other) && mayBoth(other, device));
 }
 
 /** Whether a device deals out sums of gradients with another one: each has a part of the sum, and of the update. */

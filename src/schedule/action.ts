@@ -9,7 +9,7 @@
  *     W(s,m,c) needs  B(s,m,c)
  *
  * Of a stage on several devices, an action has ended when it has on all of them; for W of a device only its own B counts. They do F and B at the same time where they wait for each
- * other in it (they `meet`), else each when it can; W each when it can.
+ * other in it (they `meet`), else each when it can; W each when it can, unless they share the sums of gradients.
  *
  * A schedule that is legal for the chain of stages is legal for every graph of stages, because each edge
  * earlier → later is implied by the chain.
@@ -38,11 +38,8 @@ export type Placement = readonly (readonly number[])[];
 /** By stage, for each of its devices how long it takes for what costs 1: its part of the work over its speed. */
 export type Loads = readonly (readonly number[])[];
 
-/** Whether the devices of a stage wait for each other within an F or B. */
-export interface Meets {
-  readonly F: boolean;
-  readonly B: boolean;
-}
+/** Whether the devices of a stage wait for each other within an action, by its phase; in W only where they do in B, too. */
+export type Meets = { readonly [P in Phase]: boolean };
 
 /** For each device the actions it runs, in order; an action of several devices stands with each of them. */
 export type Schedule = readonly (readonly Action[])[];
@@ -122,7 +119,7 @@ export function rulesOf(work: Work): Rules {
       }
     },
     meets({ phase, stage }) {
-      return phase !== "W" && (work.meets?.[stage]?.[phase] ?? true);
+      return work.meets?.[stage]?.[phase] ?? phase !== "W";
     },
   };
 }

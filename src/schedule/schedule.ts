@@ -159,8 +159,8 @@ function weightsAmong({ kind, weights }: ScheduleSpec, legal: readonly Weights[]
 }
 
 function oneStagePerDevice(spec: ScheduleSpec): string[] {
-  const { kind, devices, stages } = spec;
-  if (stages < devices) return [];
+  const { kind, devices, stages, placement } = spec;
+  if (placement === undefined && stages < devices) return [];
   if (stages !== devices)
     return [
       `${kind} holds one stage per device, got ${stages} stages on ${devices} devices: use interleaved-1f1b, gpipe or wavefront`,
@@ -169,8 +169,8 @@ function oneStagePerDevice(spec: ScheduleSpec): string[] {
 }
 
 function wholeRounds(spec: ScheduleSpec): string[] {
-  const { kind, devices, stages } = spec;
-  if (stages < devices) return [];
+  const { kind, devices, stages, placement } = spec;
+  if (placement === undefined && stages < devices) return [];
   if (stages % devices !== 0)
     return [
       `${kind} holds equally many stages on each device, but ${devices} devices do not divide ${stages} stages`,

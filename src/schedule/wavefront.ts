@@ -166,14 +166,13 @@ function stageOn({ stages }: State, device: number, action: Action): StageState 
 }
 
 function choicesOf(state: State, work: PlacedWork, device: number, time: number): readonly Choice[] {
-  const stages = state.stages[device] ?? [];
   const last = state.order[device]?.at(-1)?.phase;
   const forward = nextForward(state, work, device, time);
   const backward = nextBackward(state, work, device, time);
   const forwardFirst = (last !== undefined && last !== "F") || backward?.isAwaited === false;
   const choices = [
     ...(forwardFirst ? [forward, backward] : [backward, forward]),
-    nextWeights(work, stages, device),
+    nextWeights(state, work, device),
   ];
   return choices.filter((choice) => choice !== undefined);
 }
@@ -215,16 +214,22 @@ function devicesFor({ rules }: State, { stage, action }: Ready, device: number):
   return rules.meets(action) ? stage.devices : [device];
 }
 
-function nextWeights(work: Work, stages: readonly StageState[], device: number): Choice | undefined {
+/** The W of the items that are one piece, when all devices that start it are through with their B. */
+function nextWeights(state: State, work: Work, device: number): Choice | undefined {
   const all = items(work);
-  if (work.weights === "deferred" && stages.some(({ backward }) => backward.length < all)) return undefined;
   const size = work.weights === "per-micro-batch" ? work.chunks : work.weights === "deferred" ? all : 1;
-  const stage = stages.find((one) => one.backward.length - one.weights >= size);
-  if (stage === undefined) return undefined;
-  const actions = stage.backward
-    .slice(stage.weights, stage.weights + size)
-    .map((item): Action => ({ ...item, stage: stage.stage, phase: "W" }));
-  return { devices: [device], actions };
+  const isBusy = (one: number): boolean =>
+    work.weights === "deferred" && (state.stages[one] ?? []).some(({ backward }) => backward.length < all);
+  for (const stage of state.stages[device] ?? []) {
+    const actions = stage.backward
+      .slice(stage.weights, stage.weights + size)
+      .map((item): Action => ({ ...item, stage: stage.stage, phase: "W" }));
+    const [action] = actions;
+    if (action === undefined || actions.length < size) continue;
+    const devices = devicesFor(state, { stage, action }, device);
+    if (!devices.some(isBusy)) return { devices, actions };
+  }
+  return undefined;
 }
 
 function isFull(work: Work, { stage, forward, backward, weights }: StageState): boolean {

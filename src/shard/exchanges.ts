@@ -21,36 +21,39 @@ type StageOf = (group: string) => number;
  * makes in the same phase. What it made in an earlier phase is a message like any other.
  */
 export function meetingsOf(graph: Graph, stageOf: StageOf): ReadonlySet<Node> {
+  const comesFromPeer = peerFinder(graph, stageOf);
+  return new Set(
+    graph.nodes.filter((node) => isExchange(node) || node.inputs.some((value) => comesFromPeer(value, node))),
+  );
+}
+
+/** Whether a node uses a value that another rank of its stage makes in the same phase, not in an exchange. */
+function peerFinder(graph: Graph, stageOf: StageOf): (value: ValueId, user: Node) => boolean {
   const makers = makersOf(graph);
   const placeOf = ({ group: name, phase }: Node) => {
     const { group, ranks } = splitGroup(name);
     return { common: `${stageOf(group)} ${phase}`, ranks: ranks.join() };
   };
-  return new Set(
-    graph.nodes.filter((node) => {
-      if (isExchange(node)) return true;
-      const own = placeOf(node);
-      return node.inputs.some((value) => {
-        const maker = makers.get(value);
-        if (maker === undefined || isExchange(maker)) return false;
-        const other = placeOf(maker);
-        return other.common === own.common && other.ranks !== own.ranks;
-      });
-    }),
-  );
+  return (value, user) => {
+    const maker = makers.get(value);
+    if (maker === undefined || isExchange(maker)) return false;
+    const [own, other] = [placeOf(user), placeOf(maker)];
+    return other.common === own.common && other.ranks !== own.ranks;
+  };
 }
 
 /**
- * `graph` with every exchange of phase W, and what it needs of that phase, in phase B. Nobody waits for a W, so each device of a mesh does
- * its own when it has nothing more urgent to do; it must not wait in it for the others.
+ * `graph` with every exchange of phase W, what ranks send each other in it, and what that needs of the phase, in phase B. Nobody waits for a
+ * W, so each device of a mesh does its own when it has nothing more urgent to do; it must not wait in it for the others.
  */
-export function meetBeforeWeights(graph: Graph): Graph {
+export function meetBeforeWeights(graph: Graph, stageOf: StageOf): Graph {
+  const comesFromPeer = peerFinder(graph, stageOf);
   const needed = new Set<ValueId>();
   const nodes = graph.nodes.toReversed().map((node): Node => {
     if (node.phase !== "W") return node;
-    if (!isExchange(node) && !node.outputs.some((value) => needed.has(value))) return node;
-    for (const value of node.inputs) needed.add(value);
-    return { ...node, phase: "B" };
+    const isEarly = isExchange(node) || node.outputs.some((value) => needed.has(value));
+    for (const value of node.inputs) if (isEarly || comesFromPeer(value, node)) needed.add(value);
+    return isEarly ? { ...node, phase: "B" } : node;
   });
   return { ...graph, nodes: nodes.reverse() };
 }

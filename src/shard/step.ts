@@ -39,7 +39,7 @@ export function splitItem(step: Step, options: SplitOptions, settled?: SplitGrap
     return `${options.meshOf(group).stage} ${ranks}`;
   };
   const stageOf = (group: string): number => options.meshOf(group).stage;
-  const graph = meetBeforeWeights(keepCollected(split.graph, deviceOf));
+  const graph = meetBeforeWeights(keepCollected(split.graph, deviceOf), stageOf);
   return { ...split, graph: meetAfterForward(graph, stageOf) };
 }
 

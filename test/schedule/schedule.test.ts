@@ -115,7 +115,16 @@ describe("stages that several devices share", () => {
       placement: fc.array(fc.uniqueArray(fc.nat(3), { minLength: 1 }), { minLength: 1, maxLength: 5 }),
       carries: fc.array(fc.boolean(), { minLength: 5, maxLength: 5 }),
       meets: fc.option(
-        fc.array(fc.record({ F: fc.boolean(), B: fc.boolean() }), { minLength: 5, maxLength: 5 }),
+        fc.array(
+          fc.constantFrom(
+            { F: false, B: false, W: false },
+            { F: true, B: false, W: false },
+            { F: false, B: true, W: false },
+            { F: false, B: true, W: true },
+            { F: true, B: true, W: true },
+          ),
+          { minLength: 5, maxLength: 5 },
+        ),
         { nil: undefined },
       ),
       microBatches: fc.integer({ min: 1, max: 5 }),
@@ -181,7 +190,7 @@ describe("stages that several devices share", () => {
   });
 
   test("go their own ways where they do not meet: each begins with the decoder when it can", () => {
-    const apart = { ...decoder, meets: [0, 1, 2].map(() => ({ F: false, B: false })) };
+    const apart = { ...decoder, meets: [0, 1, 2].map(() => ({ F: false, B: false, W: false })) };
     expect(renderTimeline(timed(apart, half))).toBe(
       [
         "device 0 | 0F0.0 ----- 0F0.1 ----- 2F0.0 2B0.0 2W0.0 2F0.1 2B0.1 2W0.1 .     .     0B0.1 ----- 0B0.0 ----- 0W0.1 ----- 0W0.0 -----",

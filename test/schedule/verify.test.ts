@@ -36,7 +36,7 @@ test("devices that share a stage but come to its actions in different orders wai
 });
 
 test("devices that do not meet may come to F in different orders, and go backward when all have been forward", () => {
-  const apart = { ...work(1, 2, 1), meets: [{ F: false, B: false }] };
+  const apart = { ...work(1, 2, 1), meets: [{ F: false, B: false, W: false }] };
   const text = "device 0 | F0 F1 B0 B1 W0 W1\ndevice 1 | 0F1 0F0 0B1 0W1 0B0 0W0";
   expect(messages(text, apart)).toEqual([]);
   expect(messages(text, work(1, 2, 1))).not.toEqual([]);
