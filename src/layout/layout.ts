@@ -156,10 +156,9 @@ export function devicesOfReplica(layout: Layout, replica: number): readonly numb
  */
 export function positionsOf(layout: Layout, replica = 0): readonly (readonly number[])[] {
   const positions = new Map<string, number[]>();
+  const ranks = layout.stages.map((_, stage) => ranksAt(layout, stage, replica));
   for (const device of layout.devices.keys()) {
-    const held = layout.stages.flatMap((_, stage) =>
-      ranksAt(layout, stage, replica).includes(device) ? [stage] : [],
-    );
+    const held = ranks.flatMap((devices, stage) => (devices.includes(device) ? [stage] : []));
     if (held.length > 0) positions.set(held.join(), [...(positions.get(held.join()) ?? []), device]);
   }
   return [...positions.values()];

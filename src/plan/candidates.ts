@@ -12,7 +12,7 @@ import { schedule, specProblems } from "../schedule/schedule.ts";
 import { type Balance, type BalanceUnit, balance, type PlanDevice, prefixSums, speedOf } from "./balance.ts";
 import { branchAssignments } from "./branches.ts";
 import { groupSeconds, recurrentGroups, type WorkBook } from "./item-work.ts";
-import { type ItemsAlive, itemsAlive, stageMemory, totalBytes } from "./predict.ts";
+import { type ItemsAlive, itemsAlive, stageBytes } from "./predict-memory.ts";
 import { sharedOut } from "./shares.ts";
 
 /** How the items of a mini-batch stream through the stages. */
@@ -257,8 +257,7 @@ function rangeMemory(
     const key = `${from} ${to} ${stage} ${stages}`;
     const alive = orders.get(stages) ?? aliveIn(stages);
     orders.set(stages, alive);
-    const bytesOf = (held: HeldGroups, at: number): number =>
-      totalBytes(stageMemory(book, item, held, way, alive(at)));
+    const bytesOf = (held: HeldGroups, at: number): number => stageBytes(book, item, held, way, alive(at));
     const bytes =
       known.get(key) ??
       bytesOf({ groups: groupsIn(from, to) }, stage) + (tail === undefined ? 0 : bytesOf(tail, stages));

@@ -5,7 +5,8 @@ import type { BatchShape } from "../data/dataset.ts";
 import { type Layout, type LayoutStage, meshSize, tensorShares } from "../layout/layout.ts";
 import { type PlanDevice, speedOf } from "./balance.ts";
 import { groupSeconds, type WorkBook } from "./item-work.ts";
-import { type DeviceMemory, type Prediction, totalBytes } from "./predict.ts";
+import type { Prediction } from "./predict.ts";
+import { type DeviceMemory, totalBytes } from "./predict-memory.ts";
 
 export interface ChoiceFacts {
   readonly layout: Layout;

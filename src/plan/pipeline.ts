@@ -23,17 +23,9 @@ import {
 import { layoutModel, scheduleProblems } from "./check-layout.ts";
 import { explain } from "./explain.ts";
 import { type MeasuredCosts, type WorkBook, workBook } from "./item-work.ts";
-import {
-  type DeviceMemory,
-  type Overheads,
-  oneDeviceSeconds,
-  type Prediction,
-  predict,
-  predictMemory,
-  threadOverheads,
-  totalBytes,
-} from "./predict.ts";
-import { refine } from "./refine.ts";
+import { type Overheads, oneDeviceSeconds, type Prediction, predict, threadOverheads } from "./predict.ts";
+import { type DeviceMemory, predictMemory, totalBytes } from "./predict-memory.ts";
+import { type Moves, otherCuts, otherShares, refine } from "./refine.ts";
 
 export interface PipelineRequest {
   readonly source: CompileSource;
@@ -76,8 +68,10 @@ interface Trial {
   readonly seconds: number;
 }
 
-/** What more pieces of work must save. Measured: what pieces cost is in the prediction, and more of them wait less than predicted. */
-const worthMorePieces = 0.005;
+/** What more pieces of work must save: what they cost is in the prediction, and measured, more of them are a little faster than that. */
+const worthMorePieces = 0.002;
+/** How near the best one a trial must be for other shares of a mesh to be tried on it. */
+const worthShares = 0.02;
 /** Of ways that differ by less, the plainest is taken. */
 const worthwhile = 0.01;
 
@@ -115,10 +109,14 @@ export function choosePipeline(request: PipelineRequest): PipelineChoice {
     return { layout, seconds: average((shape) => predict(paper, layout, shape).seconds) };
   };
   const trials = layoutsOf(request, options, refusals).flatMap((layout) => attempt(layout) ?? []);
-  const refined = fastestOfEach(trials).map((trial) =>
-    refine(trial, options.units, (stages) => attempt({ ...trial.layout, stages })),
+  const refineBy = (moves: Moves) => (trial: Trial) =>
+    refine(trial, moves, (stages) => attempt({ ...trial.layout, stages }));
+  const cutAnew: Moves = (stages) => otherCuts(stages, options.units);
+  const cut = fastestOfEach(trials).map(refineBy(cutAnew));
+  const shared = near(cut, worthShares).map(
+    refineBy((stages) => [...cutAnew(stages), ...otherShares(stages)]),
   );
-  const best = plainest([...refined, ...trials], options.ways);
+  const best = plainest([...shared, ...cut, ...trials], options.ways);
   if (best === undefined) throw refusals.error(devices);
   const fastest = Math.max(...devices.map(speedOf));
   const alone = average((shape) => oneDeviceSeconds(book, shape, fastest));
@@ -209,10 +207,6 @@ function fastestOfEach(trials: readonly Trial[]): readonly Trial[] {
  * pieces count; of these, where others are hardly faster, the one that streams in the plainest of `ways`.
  */
 function plainest(trials: readonly Trial[], ways: readonly Streaming[]): Trial | undefined {
-  const near = (some: readonly Trial[], tolerance: number): readonly Trial[] => {
-    const limit = Math.min(...some.map(({ seconds }) => seconds)) * (1 + tolerance);
-    return some.filter(({ seconds }) => seconds <= limit);
-  };
   const piecesOf = ({ layout }: Trial): number => layout.stages.length * layout.chunks;
   const fewest = Math.min(...near(trials, worthMorePieces).map(piecesOf));
   const rank = ({ layout }: Trial): number =>
@@ -225,6 +219,12 @@ function plainest(trials: readonly Trial[], ways: readonly Streaming[]): Trial |
     worthwhile,
   ).toSorted((a, b) => rank(a) - rank(b) || a.seconds - b.seconds);
   return best;
+}
+
+/** The trials that take hardly longer than the fastest of them. */
+function near(trials: readonly Trial[], tolerance: number): readonly Trial[] {
+  const limit = Math.min(...trials.map(({ seconds }) => seconds)) * (1 + tolerance);
+  return trials.filter(({ seconds }) => seconds <= limit);
 }
 
 function lackOf(

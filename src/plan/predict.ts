@@ -1,5 +1,5 @@
 /**
- * How long a step takes under a layout, and what each device holds: the schedule is replayed on paper with the estimated or measured
+ * How long a step takes under a layout: the schedule is replayed on paper with the estimated or measured
  * cost of every item. What a transfer costs beyond its latency and bandwidth, and what devices take from each other, is left out.
  */
 
@@ -16,12 +16,10 @@ import {
   tensorShares,
 } from "../layout/layout.ts";
 import { evenParts, groupsOf } from "../partition/compile.ts";
-import type { HeldGroups } from "../partition/rank-work.ts";
-import type { Action, Schedule, StageEdge, Work } from "../schedule/action.ts";
+import type { Action, Schedule, StageEdge } from "../schedule/action.ts";
 import { loadsOf, scheduleSpec } from "../schedule/layout-spec.ts";
 import { replay } from "../schedule/replay.ts";
-import { schedule } from "../schedule/schedule.ts";
-import { peakItems } from "../schedule/verify.ts";
+import { type ScheduleSpec, schedule } from "../schedule/schedule.ts";
 import { type PlanDevice, speedOf } from "./balance.ts";
 import type { WorkBook } from "./item-work.ts";
 
@@ -50,14 +48,6 @@ export interface Prediction {
   readonly seconds: number;
   /** Per device: idle time over the step, from 0 to 1. */
   readonly idle: readonly number[];
-}
-
-/** Bytes of a device, counted as if all items were as large as the first, and several stages had their most at the same time. */
-export interface DeviceMemory {
-  /** Parameters, gradients, optimizer state, statistics and data. */
-  readonly lasting: number;
-  /** What the schedule keeps of the items alive, and passes on. */
-  readonly activations: number;
 }
 
 /**
@@ -96,28 +86,15 @@ export function predict(source: PredictSource, layout: Layout, shape: BatchShape
   };
 }
 
-/** What each device of `layout` holds at most on a mini-batch of `shape`. */
-export function predictMemory(
-  source: PredictSource,
-  layout: Layout,
-  shape: BatchShape,
-): readonly DeviceMemory[] {
-  const { first, spec, order } = orderOf(source, layout, shape);
-  return layout.devices.map(({ name }) => {
-    const held = layout.stages.flatMap((own, stage) =>
-      own.devices.includes(name)
-        ? [stageMemory(source.book, first, own, layout, itemsAlive(order, spec, stage))]
-        : [],
-    );
-    return held.reduce((sum, one) => ({
-      lasting: sum.lasting + one.lasting,
-      activations: sum.activations + one.activations,
-    }));
-  });
+interface ItemOrder {
+  readonly items: Items;
+  readonly first: ItemWork;
+  readonly spec: ScheduleSpec;
+  readonly order: Schedule;
 }
 
 /** The items of a mini-batch, and the order in which the devices work on them. */
-function orderOf({ book }: PredictSource, layout: Layout, shape: BatchShape) {
+export function orderOf({ book }: PredictSource, layout: Layout, shape: BatchShape): ItemOrder {
   const items = itemsOf(book, layout, shape);
   const [[first]] = items.grid as readonly [readonly [ItemWork]];
   const chunks = items.grid[0]?.length ?? 1;
@@ -134,49 +111,6 @@ export function oneDeviceSeconds(book: WorkBook, shape: BatchShape, speed: numbe
   return (F + B + W + update) / speed;
 }
 
-/** The most items that a stage keeps at once from F to B, from F to W, and from B to W. */
-export interface ItemsAlive {
-  readonly untilB: number;
-  readonly untilW: number;
-  readonly fromB: number;
-  /** Items of the mini-batch. */
-  readonly all: number;
-}
-
-/** Counts along the order of a stage; W that runs as one product keeps the items of a whole piece from the first of them. */
-export function itemsAlive(order: Schedule, work: Work, stage: number): ItemsAlive {
-  const all = work.microBatches * work.chunks;
-  const piece = work.weights === "deferred" ? all : work.weights === "per-micro-batch" ? work.chunks : 1;
-  const whole = (items: number): number => Math.min(all, Math.ceil(items / piece) * piece);
-  return {
-    untilB: peakItems(order, stage, "B"),
-    untilW: whole(peakItems(order, stage, "W")),
-    fromB: whole(peakBetween(order, stage)),
-    all,
-  };
-}
-
-/** Memory of one stage, or of a rank of its mesh, with so many items alive. */
-export function stageMemory(
-  book: WorkBook,
-  item: ItemWork,
-  stage: HeldGroups,
-  layout: Pick<Layout, "weights">,
-  alive: ItemsAlive,
-): DeviceMemory {
-  const memory = book.memory(item, stage, layout.weights === "fused");
-  const { parameters, gradients, optimizer, statistics, data, untilB, untilW, fromB, passing } = memory;
-  return {
-    lasting: parameters + gradients + optimizer + statistics + data * alive.all,
-    activations: untilB * alive.untilB + untilW * alive.untilW + fromB * alive.fromB + passing,
-  };
-}
-
-/** All bytes of a device. */
-export function totalBytes({ lasting, activations }: DeviceMemory): number {
-  return lasting + activations;
-}
-
 /** Pairs of stages between which values flow forward. */
 function stageEdges(
   flows: readonly { readonly from: string; readonly to: string; readonly phase: string }[],
@@ -188,17 +122,6 @@ function stageEdges(
     if (flow.phase === "F" && from < to) edges.set(`${from} ${to}`, [from, to]);
   }
   return [...edges.values()];
-}
-
-function peakBetween(order: Schedule, stage: number): number {
-  let alive = 0;
-  let peak = 0;
-  for (const action of order.flat()) {
-    if (action.stage !== stage || action.phase === "F") continue;
-    alive += action.phase === "B" ? 1 : -1;
-    peak = Math.max(peak, alive);
-  }
-  return peak;
 }
 
 interface Items {

@@ -16,20 +16,21 @@ export interface Timed {
 /** A move that gains a smaller part is not made. */
 const smallestGain = 1e-3;
 
+/** The placements that differ from one by one move. */
+export type Moves = (stages: readonly LayoutStage[]) => readonly (readonly LayoutStage[])[];
+
 /**
- * The placement that no move makes faster, found from `start` by always making the best one. `attempt` times stages, or finds that they
- * are not legal or do not fit.
+ * The placement that none of `moves` makes faster, found from `start` by always making the best one. `attempt` times stages, or finds that
+ * they are not legal or do not fit.
  */
 export function refine<T extends Timed>(
   start: T,
-  units: readonly (readonly string[])[],
+  moves: Moves,
   attempt: (stages: readonly LayoutStage[]) => T | undefined,
 ): T {
   let best = start;
   for (;;) {
-    const { stages } = best.layout;
-    const moves = [...neighbours(stages, units), ...otherShares(stages)];
-    const moved = moves.flatMap((other) => attempt(other) ?? []);
+    const moved = moves(best.layout.stages).flatMap((stages) => attempt(stages) ?? []);
     const [next] = moved.toSorted((a, b) => a.seconds - b.seconds);
     if (next === undefined || next.seconds > best.seconds * (1 - smallestGain)) return best;
     best = next;
@@ -40,7 +41,7 @@ export function refine<T extends Timed>(
  * All stages that differ by one unit: a stage has one more, the next or the one after has one less, and what is between moves along.
  * None where the stages do not follow the units in their order (parallel branches), or a stage would be empty; a stage on a mesh stays.
  */
-function neighbours(
+export function otherCuts(
   stages: readonly LayoutStage[],
   units: readonly (readonly string[])[],
 ): readonly (readonly LayoutStage[])[] {
@@ -72,16 +73,15 @@ function withSizes(
   });
 }
 
-/** All stages that differ in that a device of a mesh gives one of its parts to its neighbour. */
-function otherShares(stages: readonly LayoutStage[]): readonly (readonly LayoutStage[])[] {
+/** All stages that differ in that a device of a mesh gives one of its parts to another one. */
+export function otherShares(stages: readonly LayoutStage[]): readonly (readonly LayoutStage[])[] {
   return stages.flatMap((stage, i) => {
     const { tensor = 1 } = stage.mesh ?? {};
     const { shares = Array.from({ length: tensor }, () => partsEach) } = stage;
-    return shares.flatMap((share, from) =>
-      [from - 1, from + 1].flatMap((to) => {
-        const other = shares[to];
-        if (other === undefined || share === 1) return [];
-        return [stages.with(i, withShares(stage, shares.with(from, share - 1).with(to, other + 1)))];
+    return shares.flatMap((given, from) =>
+      shares.flatMap((taken, to) => {
+        if (from === to || given === 1) return [];
+        return [stages.with(i, withShares(stage, shares.with(from, given - 1).with(to, taken + 1)))];
       }),
     );
   });

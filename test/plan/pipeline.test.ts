@@ -14,7 +14,7 @@ import { type CompileSource, compileTraining } from "../../src/partition/compile
 import type { PlanDevice } from "../../src/plan/balance.ts";
 import { checkLayout, layoutModel } from "../../src/plan/check-layout.ts";
 import { choosePipeline, type PipelineChoice, type PipelineRequest } from "../../src/plan/pipeline.ts";
-import { totalBytes } from "../../src/plan/predict.ts";
+import { totalBytes } from "../../src/plan/predict-memory.ts";
 import { predictStep } from "../../src/plan/predict-step.ts";
 import { planMemory } from "../../src/program/memory.ts";
 import { languageModel, mainModel, textInputs } from "../cost/models.ts";

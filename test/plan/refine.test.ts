@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { LayoutStage } from "../../src/layout/layout.ts";
-import { refine } from "../../src/plan/refine.ts";
+import { type Moves, otherCuts, otherShares, refine } from "../../src/plan/refine.ts";
 
 interface Placed {
   readonly layout: { readonly stages: readonly LayoutStage[] };
@@ -26,11 +26,41 @@ function timed(stages: readonly LayoutStage[], time: (sizes: readonly number[]) 
 
 const unitsOf = (count: number) => Array.from({ length: count }, (_, i) => [`g${i}`]);
 
+const cutsOf =
+  (units: readonly (readonly string[])[]): Moves =>
+  (stages) =>
+    otherCuts(stages, units);
+
+test("parts of a mesh move from one device to the next; equal shares are not written", () => {
+  const mesh = (shares?: readonly number[]): LayoutStage => ({
+    devices: ["cpu:0", "cpu:1", "cpu:2"],
+    mesh: { tensor: 3 },
+    ...(shares && { shares }),
+    groups: ["all"],
+  });
+  const towards =
+    (wanted: readonly number[]) =>
+    (stages: readonly LayoutStage[]): Placed => {
+      const { shares = [16, 16, 16] } = stages[0] as LayoutStage;
+      return {
+        layout: { stages },
+        seconds: 50 + shares.reduce((sum, share, i) => sum + Math.abs(share - (wanted[i] ?? 0)), 0),
+      };
+    };
+  const time = towards([20, 15, 13]);
+  expect(refine(time([mesh()]), otherShares, time).layout.stages).toEqual([mesh([20, 15, 13])]);
+  const back = towards([16, 16, 16]);
+  expect(refine(back([mesh([20, 15, 13])]), otherShares, back).layout.stages).toEqual([mesh()]);
+  expect(otherShares([{ devices: ["cpu:0"], groups: ["all"] }])).toEqual([]);
+});
+
 test("units move until every stage has the size that is fastest, however far that is", () => {
   const wanted = [1, 2, 5, 4];
   const time = (sizes: readonly number[]) =>
     10 + sizes.reduce((sum, size, i) => sum + Math.abs(size - (wanted[i] ?? 0)), 0);
-  const found = refine(timed(stagesOf([4, 4, 2, 2]), time), unitsOf(12), (stages) => timed(stages, time));
+  const found = refine(timed(stagesOf([4, 4, 2, 2]), time), cutsOf(unitsOf(12)), (stages) =>
+    timed(stages, time),
+  );
   expect(sizesOf(found.layout.stages)).toEqual(wanted);
   expect(found.layout.stages.map(({ devices }) => devices[0])).toEqual(["cpu:0", "cpu:1", "cpu:0", "cpu:1"]);
   expect(found.layout.stages.flatMap(({ groups }) => groups)).toEqual(unitsOf(12).flat());
@@ -39,7 +69,7 @@ test("units move until every stage has the size that is fastest, however far tha
 test("a unit may go through a stage, where neither of the two moves alone would help", () => {
   const time = ([first = 0, , third = 0]: readonly number[]) => 10 + Math.max(first, 4 - third);
   const start = timed(stagesOf([3, 2, 1]), (sizes) => (sizes[1] === 2 ? time(sizes) : 100));
-  const found = refine(start, unitsOf(6), (stages) =>
+  const found = refine(start, cutsOf(unitsOf(6)), (stages) =>
     timed(stages, (sizes) => (sizes[1] === 2 ? time(sizes) : 100)),
   );
   expect(sizesOf(found.layout.stages)).toEqual([1, 2, 3]);
@@ -60,11 +90,11 @@ test("groups that need each other move together, and what is not allowed is not 
     layout: { stages },
     seconds: stages[0]?.groups.length ?? 0,
   });
-  expect(refine(start, units, few).layout.stages.map(({ groups }) => groups)).toEqual([
+  expect(refine(start, cutsOf(units), few).layout.stages.map(({ groups }) => groups)).toEqual([
     ["a"],
     ["b", "c", "d"],
   ]);
-  expect(refine(start, units, () => undefined)).toBe(start);
+  expect(refine(start, cutsOf(units), () => undefined)).toBe(start);
 });
 
 test("stages that do not follow the units in their order stay as they are", () => {
@@ -76,7 +106,7 @@ test("stages that do not follow the units in their order stay as they are", () =
     () => 5,
   );
   const attempts: unknown[] = [];
-  const found = refine(start, unitsOf(3), (stages) => {
+  const found = refine(start, cutsOf(unitsOf(3)), (stages) => {
     attempts.push(stages);
     return timed(stages, () => 1);
   });
@@ -91,7 +121,7 @@ test("whatever the times, the result is no slower, keeps all groups in order, an
       const time = (of: readonly number[]) => 1 + Math.abs(Math.sin(hash(of, salt)));
       const units = unitsOf(start.reduce((sum, size) => sum + size, 0));
       const first = timed(stagesOf(start), time);
-      const found = refine(first, units, (stages) => timed(stages, time));
+      const found = refine(first, cutsOf(units), (stages) => timed(stages, time));
       expect(found.seconds).toBeLessThanOrEqual(first.seconds);
       expect(found.layout.stages.flatMap(({ groups }) => groups)).toEqual(units.flat());
       expect(Math.min(...sizesOf(found.layout.stages))).toBeGreaterThan(0);

@@ -164,7 +164,7 @@ function legend(stages: readonly StageSplit[]): string {
     ...(shardings.length === 0
       ? []
       : [
-          "n/tensor: these n rows, columns or channels are dealt out evenly along the axis; a plain number is whole on every device.",
+          "n/tensor: these n rows, columns or channels are dealt out along the axis, evenly where a stage has no shares; a plain number is whole on every device.",
         ]),
     ...(shardings.some((lies) => / x /.test(lies))
       ? ["4 x n/tensor: a dim of 4 blocks (gates) of n, each of which is dealt out."]

@@ -70,7 +70,7 @@ cpu:1         68 B       68 B            136 B           68 B      88 %
 
 Predicted: 0.3407 ms a step, 0.71 times as fast as one device; one device alone is faster; each device computes for the share shown.
 
-n/tensor: these n rows, columns or channels are dealt out evenly along the axis; a plain number is whole on every device.
+n/tensor: these n rows, columns or channels are dealt out along the axis, evenly where a stage has no shares; a plain number is whole on every device.
 bytes: of the whole tensor of a collective, and of a message. sent: of S bytes over n devices, a device sends 2·S·(n-1)/n for an
 all-reduce, S·(n-1)/n for an all-gather or a reduce-scatter, and S for a message. Receivers are not counted again.
 `,
