@@ -32,7 +32,8 @@ async function contestants(workload: Workload, layouts: { readonly [name: string
 }
 
 /**
- * Speed of every layout, and as `speedUp` the ratio to that called `oneDevice`. `ceiling` is what two trainings that know nothing of each
+ * Speed of every layout, as `speedUp` the ratio to that called `oneDevice`, and as `overTwoThreads` to that called `oneDeviceTwoThreads`,
+ * where there is one: what a user would do instead. `ceiling` is what two trainings that know nothing of each
  * other reach together at this moment: no two devices can do more. `shareCeiling` is what two trainings reach that each do one `share`, the
  * samples of a replica, and never add anything up: no two replicas can do more.
  */
@@ -63,12 +64,14 @@ function results(
   seconds: { readonly [name: string]: readonly number[] },
   base: readonly number[],
 ) {
+  const { oneDeviceTwoThreads: threads } = seconds;
   return Object.fromEntries(
     Object.entries(seconds).map(([name, values]) => [
       name,
       {
         unitsPerSecond: Math.round((stepsOfTurn * workload.units) / median(values)),
         speedUp: round(medianRatio(base, values)),
+        ...(threads && { overTwoThreads: round(medianRatio(threads, values)) }),
       },
     ]),
   );

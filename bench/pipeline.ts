@@ -91,10 +91,14 @@ function program(
   const words = args[0]?.endsWith(".ts") ? [here(args[0]), ...args.slice(1)] : args;
   const done = spawnSync(command, [here(file), ...words], {
     encoding: "utf8",
-    stdio: ["ignore", "pipe", "ignore"],
+    stdio: ["ignore", "pipe", "pipe"],
   });
   const line = done.stdout?.trim().split("\n").at(-1) ?? "";
+  const why = done.error?.message ?? done.stderr.trim().split("\n").at(-1);
   return line.startsWith("{")
     ? JSON.parse(line)
-    : { skipped: done.error?.message ?? `${command} printed no result` };
+    : {
+        skipped:
+          why,
+      };
 }
