@@ -7,6 +7,7 @@
  * A rank keeps the softmax of its own classes, for which it needs no other; the factor is for the derivative, where it joins that of the loss.
  */
 
+import { invariant } from "../../base/errors.ts";
 import {
   add,
   constant,
@@ -90,7 +91,12 @@ const crossEntropyGrad: SplitRule = (site) => {
   const { node, place, values, results } = site;
   const [probabilities = -1, targets = -1, dTarget = -1, dLogSum = -1] = node.inputs;
   const classes = classesOf(site);
-  if (classes === undefined || node.op.kind !== "cross-entropy-grad") return undefined;
+  if (classes === undefined || node.op.kind !== "cross-entropy-grad") {
+    const made = values.entry(probabilities);
+    const parts = made.kind === "made" ? made.value.parts : [];
+    invariant(!parts.some(({ id }) => site.factors.has(id)), "split probabilities lack a factor");
+    return undefined;
+  }
   const { op } = node;
   const dims = values.shardingOf(probabilities, place)?.dims ?? [];
   const rows: Sharding = { dims: dims.slice(0, -1), partial: [] };
