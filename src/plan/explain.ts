@@ -1,8 +1,10 @@
 /** Why a layout was chosen, in plain sentences for people. */
 
 import { showBytes } from "../base/bytes.ts";
+import { flowsOf } from "../cost/flow.ts";
 import type { BatchShape } from "../data/dataset.ts";
 import { type Layout, type LayoutStage, meshSize, tensorShares } from "../layout/layout.ts";
+import { hasBranches } from "../layout/order.ts";
 import { type PlanDevice, speedOf } from "./balance.ts";
 import { groupSeconds, type WorkBook } from "./item-work.ts";
 import type { Prediction } from "./predict.ts";
@@ -25,7 +27,7 @@ export function explain(facts: ChoiceFacts): readonly string[] {
     ...facts.layout.devices.map((device, i) => placeSentence(facts, device.name, i)),
     ...unusedSentences(facts),
     ...sharedSentences(facts.layout),
-    streamSentence(facts.layout),
+    streamSentence(facts),
     ...gainSentences(facts),
   ];
 }
@@ -84,7 +86,8 @@ function isPartOf(some: LayoutStage, whole: LayoutStage): boolean {
   );
 }
 
-function streamSentence({ devices, stages, microBatches, chunks, schedule, weights }: Layout): string {
+function streamSentence({ layout, book, shape }: ChoiceFacts): string {
+  const { devices, stages, microBatches, chunks, schedule, weights } = layout;
   if (devices.length === 1) return "There is one device, so nothing streams.";
   const items = microBatches * chunks;
   if (items === 1)
@@ -95,7 +98,12 @@ function streamSentence({ devices, stages, microBatches, chunks, schedule, weigh
   ];
   const streams = `A mini-batch streams as ${items} items (${cut.join(" x ")}) in the order ${schedule}; ${weightSentences[weights]}.`;
   const own = stages.filter((stage) => meshSize(stage) === 1);
-  return own.length > devices.length
+  const edges = flowsOf(book.item(shape, shape).step.item).filter(({ phase }) => phase === "F");
+  const isChain = !hasBranches(
+    own.map(({ groups }) => groups),
+    edges,
+  );
+  return own.length > devices.length && isChain
     ? `${streams} Devices take several stages in turn, so that each waits less for the first and the last item.`
     : streams;
 }

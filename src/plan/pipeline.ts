@@ -11,21 +11,14 @@ import { modelProblems } from "../layout/check.ts";
 import type { Layout, LayoutStage } from "../layout/layout.ts";
 import type { CompileSource } from "../partition/compile.ts";
 import { type PlanDevice, speedOf } from "./balance.ts";
-import {
-  chunkChoices,
-  type Placement,
-  type Placements,
-  placements,
-  type Streaming,
-  streamings,
-  usedDevices,
-} from "./candidates.ts";
 import { layoutModel, scheduleProblems } from "./check-layout.ts";
 import { explain } from "./explain.ts";
 import { type MeasuredCosts, type WorkBook, workBook } from "./item-work.ts";
+import { type Placement, type Placements, placements, usedDevices } from "./placements.ts";
 import { type Overheads, oneDeviceSeconds, type Prediction, predict, threadOverheads } from "./predict.ts";
 import { type DeviceMemory, predictMemory, totalBytes } from "./predict-memory.ts";
 import { type Moves, otherCuts, otherShares, refine } from "./refine.ts";
+import { chunkChoices, type Streaming, streamings } from "./streaming.ts";
 
 export interface PipelineRequest {
   readonly source: CompileSource;

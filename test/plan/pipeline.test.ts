@@ -117,11 +117,14 @@ test("a device with less memory gets less, and what cannot fit says how much is 
 });
 
 test("two towers go to two devices, and work at the same time", () => {
-  const { layout, oneDeviceSeconds, seconds } = choosePipeline({
+  const { layout, oneDeviceSeconds, seconds, reasons } = choosePipeline({
     source: towers(2),
     shapes: [{ batch: 512 }],
     devices: parseDevices("cpu:2"),
+    microBatches: 2,
   });
+  expect(layout.stages.length).toBeGreaterThan(2);
+  expect(reasons.join("\n")).not.toContain("in turn");
   const deviceOf = (group: string) => layout.stages.find(({ groups }) => groups.includes(group))?.devices[0];
   expect(deviceOf("user1")).toBe(deviceOf("user0"));
   expect(deviceOf("item1")).toBe(deviceOf("item0"));

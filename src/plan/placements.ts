@@ -1,78 +1,19 @@
-/** The ways to stream a mini-batch that the planner tries, and the placements it tries them on. */
+/** The placements that the planner tries: chains of stages, devices in turn, branches side by side, a last unit that all devices split. */
 
-import { UserError } from "../base/errors.ts";
 import { flowsOf, incomingBytes } from "../cost/flow.ts";
 import type { ItemWork } from "../cost/stage-work.ts";
 import type { BatchShape } from "../data/dataset.ts";
-import type { LayoutStage, ScheduleName, WeightTiming } from "../layout/layout.ts";
-import { hasBranches, runsOf, stagesOf, unitsInOrder } from "../layout/order.ts";
+import type { LayoutStage } from "../layout/layout.ts";
+import { type GroupEdge, hasBranches, runsOf, stagesOf, unitsInOrder } from "../layout/order.ts";
 import { groupsOf } from "../partition/compile.ts";
 import type { HeldGroups } from "../partition/rank-work.ts";
 import { schedule, specProblems } from "../schedule/schedule.ts";
 import { type Balance, type BalanceUnit, balance, type PlanDevice, prefixSums, speedOf } from "./balance.ts";
 import { branchAssignments } from "./branches.ts";
-import { groupSeconds, recurrentGroups, type WorkBook } from "./item-work.ts";
+import { groupSeconds, type WorkBook } from "./item-work.ts";
 import { type ItemsAlive, itemsAlive, stageBytes } from "./predict-memory.ts";
 import { sharedOut } from "./shares.ts";
-
-/** How the items of a mini-batch stream through the stages. */
-export interface Streaming {
-  readonly chunks: number;
-  /** Set where the planner chose the number of chunks. */
-  readonly shortestChunk?: number;
-  readonly schedule: ScheduleName;
-  readonly weights: WeightTiming;
-}
-
-/** The plainest first: of equally fast ways the first is taken. */
-const orders: readonly (readonly [ScheduleName, readonly WeightTiming[]])[] = [
-  ["naive", ["fused"]],
-  ["1f1b", ["fused", "per-micro-batch", "per-item", "deferred"]],
-  ["gpipe", ["fused", "per-micro-batch", "per-item", "deferred"]],
-  ["zero-bubble-h1", ["per-micro-batch", "per-item"]],
-  ["wavefront", ["fused", "per-micro-batch", "per-item", "deferred"]],
-  ["interleaved-1f1b", ["fused", "per-micro-batch", "per-item", "deferred"]],
-];
-
-const chunkCounts: readonly number[] = [1, 2, 4, 8];
-/** Shorter chunks are not tried, and short sequences are cut into fewer chunks than the longest. */
-const fewestSteps = 7;
-
-/** Every way to stream, with what is `fixed` taken as given. */
-export function streamings(chunkChoices: readonly number[], fixed: Partial<Streaming>): readonly Streaming[] {
-  return chunkChoices.flatMap((chunks) =>
-    orders.flatMap(([name, timings]) =>
-      (fixed.weights === undefined ? timings : [fixed.weights])
-        .filter(() => fixed.schedule === undefined || fixed.schedule === name)
-        .map((weights) => ({ chunks, schedule: name, weights, ...shortest(chunks, fixed) })),
-    ),
-  );
-}
-
-function shortest(chunks: number, fixed: Partial<Streaming>): Pick<Streaming, "shortestChunk"> {
-  return chunks > 1 && fixed.chunks === undefined ? { shortestChunk: fewestSteps } : {};
-}
-
-/** Numbers of chunks worth a trial: more than 1 only where a recurrent layer carries its state from chunk to chunk. */
-export function chunkChoices(book: WorkBook, shapes: readonly BatchShape[]): readonly number[] {
-  const times = shapes.map(({ time }) => time ?? 1);
-  const longest = Math.max(...times);
-  const [shape] = shapes;
-  if (shape === undefined || recurrentGroups(book.item(shape, shape).step.item).size === 0) return [1];
-  const counts = chunkCounts.filter((chunks) => chunks === 1 || longest / chunks >= fewestSteps);
-  return counts.length > 1 && canBeChunked(book, shape) ? counts : [1];
-}
-
-/** Whether the model can be built for a part of its time steps; attention, for example, needs all of them. */
-function canBeChunked(book: WorkBook, shape: BatchShape): boolean {
-  try {
-    book.item({ ...shape, time: 1 }, shape);
-    return true;
-  } catch (error) {
-    if (error instanceof UserError) return false;
-    throw error;
-  }
-}
+import type { Streaming } from "./streaming.ts";
 
 export interface PlacementSource {
   readonly book: WorkBook;
@@ -99,78 +40,119 @@ export interface Placements {
   readonly place: Placer;
 }
 
+/** The work of one mini-batch on one device, by units that stay together, in the order in which values flow. */
+interface UnitWork extends PlacementSource {
+  readonly work: ItemWork;
+  readonly units: readonly BalanceUnit[];
+  readonly edges: readonly GroupEdge[];
+}
+
 /** Chooses the placements of one mini-batch's work. */
 export function placements(source: PlacementSource): Placements {
-  const { book, devices, shape } = source;
-  const work = book.item(shape, shape);
-  const flows = book.flows(work);
-  const edges = flowsOf(work.step.item).filter(({ phase }) => phase === "F");
-  const units = timedUnits(book, work, shape, unitsInOrder(groupsOf({ graph: work.step.item }), edges));
-  const groupsIn = (from: number, to: number) => units.slice(from, to).flatMap(({ groups }) => groups);
-  const problem = {
-    units,
-    devices,
-    incoming: (from: number, to: number) => incomingBytes(flows, new Set(groupsIn(from, to))),
-  };
-  const named = units.map(({ groups }) => groups);
-  const place = (deviceOf: (unit: number) => string | undefined, tail: readonly LayoutStage[]): Placement => {
-    const own = named.slice(0, named.length - tail.length);
-    const names = new Map(own.flatMap((groups, i) => groups.map((group) => [group, deviceOf(i)])));
-    const runs = runsOf(own, edges, (group) => names.get(group) ?? "");
-    const stages = [...stagesOf(runs), ...tail];
-    return { stages, devices: usedDevices(stages, devices) };
-  };
-  const branches = hasBranches(named, edges)
-    ? branchAssignments({ units, edges, devices }).map((chosen) =>
-        place((unit) => devices[chosen[unit] ?? 0]?.name, []),
-      )
-    : [];
-  const isLimited = devices.some(({ memory }) => memory !== undefined);
-  const free = isLimited ? undefined : balance(problem);
-  const chains = ({ stages }: BalancedChain, way: Streaming, tail: readonly LayoutStage[]) => {
-    const holder = (unit: number) => stages.find(({ from, to }) => from <= unit && unit < to);
-    const first = place((unit) => holder(unit)?.device.name, tail);
-    if (!takesTurns(way) || branches.length > 0) return [first];
-    const own = units.slice(0, units.length - tail.length);
-    const used = stages.map(({ device }) => device);
-    const inTurns = turns.flatMap((count) => {
-      const deviceOf = cutInTurns(own, used, Math.round(count * used.length));
-      return deviceOf === undefined ? [] : [place((unit) => deviceOf[unit]?.name, tail)];
-    });
-    return [first, ...inTurns];
-  };
-  const mayShare = source.sharesTail && branches.length === 0;
-  const tail = mayShare ? sharedTail(source, work, units) : undefined;
-  const withTail = (way: Streaming): readonly Placement[] => {
-    if (tail === undefined || way.schedule !== "wavefront") return [];
-    const memory = isLimited ? rangeMemory(source, way, groupsIn, tail) : undefined;
-    const found = balance({ ...problem, units: units.slice(0, -1), ...(memory && { memory }) });
-    // Where a device is left out, the tail would be of another mesh.
-    return found.fits && found.stages.length === devices.length ? chains(found, way, [tail]) : [];
-  };
+  const unitWork = unitWorkOf(source);
+  const { devices, sharesTail } = source;
+  const branches = branchPlacements(unitWork);
+  const hasChain = branches.length === 0;
+  const tail = sharesTail && hasChain ? sharedTail(unitWork) : undefined;
+  const whole = balancer(unitWork);
+  const beforeTail = tail && balancer(unitWork, tail);
   return {
-    units: named,
+    units: unitWork.units.map(({ groups }) => groups),
     place: (way) => {
-      const found = free ?? balance({ ...problem, memory: rangeMemory(source, way, groupsIn) });
-      if (found.fits) return [...chains(found, way, []), ...branches, ...withTail(way)];
-      const others = [...branches, ...withTail(way)];
-      return others.length > 0 ? others : found;
+      const chain = whole(way);
+      const shared = way.schedule === "wavefront" ? beforeTail?.(way) : undefined;
+      const inTurn = takesTurns(way) && hasChain;
+      const placed = [
+        ...(chain.fits ? chainPlacements(unitWork, chain, inTurn) : []),
+        ...branches,
+        // Where a device is left out, the tail would be of another mesh.
+        ...(shared?.fits && shared.stages.length === devices.length
+          ? chainPlacements(unitWork, shared, inTurn, tail)
+          : []),
+      ];
+      return chain.fits || placed.length > 0 ? placed : chain;
     },
   };
 }
 
-type BalancedChain = Extract<Balance, { readonly fits: true }>;
+function unitWorkOf(source: PlacementSource): UnitWork {
+  const { book, shape } = source;
+  const work = book.item(shape, shape);
+  const edges = flowsOf(work.step.item).filter(({ phase }) => phase === "F");
+  const units = timedUnits(book, work, shape, unitsInOrder(groupsOf({ graph: work.step.item }), edges));
+  return { ...source, work, edges, units };
+}
+
+/** Balances the units, but for those of `tail`, under the limits that a way to stream sets to them. */
+function balancer(unitWork: UnitWork, tail?: LayoutStage): (way: Streaming) => Balance {
+  const { book, work, units, devices } = unitWork;
+  const flows = book.flows(work);
+  const problem = {
+    units: withoutTail(units, tail),
+    devices,
+    incoming: (from: number, to: number) => incomingBytes(flows, new Set(groupsIn(units, from, to))),
+  };
+  const isLimited = devices.some(({ memory }) => memory !== undefined);
+  const free = isLimited ? undefined : balance(problem);
+  return (way) => free ?? balance({ ...problem, memory: rangeMemory(unitWork, way, tail) });
+}
+
+function withoutTail<T>(units: readonly T[], tail: LayoutStage | undefined): readonly T[] {
+  return tail === undefined ? units : units.slice(0, -1);
+}
+
+function groupsIn(units: readonly BalanceUnit[], from: number, to: number): readonly string[] {
+  return units.slice(from, to).flatMap(({ groups }) => groups);
+}
+
+/** The stages when each unit is on a device, with `tail` as the last one. */
+function placeUnits(
+  { units, edges, devices }: UnitWork,
+  deviceOf: (unit: number) => PlanDevice | undefined,
+  tail?: LayoutStage,
+): Placement {
+  const own = withoutTail(units, tail).map(({ groups }) => groups);
+  const names = new Map(own.flatMap((groups, i) => groups.map((group) => [group, deviceOf(i)?.name])));
+  const runs = runsOf(own, edges, (group) => names.get(group) ?? "");
+  const stages = [...stagesOf(runs), ...(tail === undefined ? [] : [tail])];
+  return { stages, devices: usedDevices(stages, devices) };
+}
+
+/** Parallel branches on devices of their own; none where there are no branches. */
+function branchPlacements(unitWork: UnitWork): readonly Placement[] {
+  const { units, edges, devices } = unitWork;
+  const named = units.map(({ groups }) => groups);
+  if (!hasBranches(named, edges)) return [];
+  return branchAssignments({ units, edges, devices }).map((chosen) =>
+    placeUnits(unitWork, (unit) => devices[chosen[unit] ?? 0]),
+  );
+}
+
+/** A balanced chain of stages, and the same devices in turn. */
+function chainPlacements(
+  unitWork: UnitWork,
+  { stages }: Extract<Balance, { readonly fits: true }>,
+  inTurn: boolean,
+  tail?: LayoutStage,
+): readonly Placement[] {
+  const holder = (unit: number) => stages.find(({ from, to }) => from <= unit && unit < to);
+  const first = placeUnits(unitWork, (unit) => holder(unit)?.device, tail);
+  if (!inTurn) return [first];
+  const own = withoutTail(unitWork.units, tail);
+  const used = stages.map(({ device }) => device);
+  const others = turns.flatMap((count) => {
+    const deviceOf = cutInTurns(own, used, Math.round(count * used.length));
+    return deviceOf === undefined ? [] : [placeUnits(unitWork, (unit) => deviceOf[unit], tail)];
+  });
+  return [first, ...others];
+}
 
 /**
  * The last unit as a stage of all devices, its weights split among them: where the output layer is large, as over a vocabulary, the
  * devices would wait at the turn from forward to backward for the one that has it (Yeung et al. 2024, "Balancing Pipeline Parallelism with
  * Vocabulary Parallelism"). Undefined where it cannot be split.
  */
-function sharedTail(
-  { book, devices }: PlacementSource,
-  work: ItemWork,
-  units: readonly BalanceUnit[],
-): LayoutStage | undefined {
+function sharedTail({ book, devices, work, units }: UnitWork): LayoutStage | undefined {
   const [last] = units.slice(-1);
   if (devices.length === 1 || units.length <= devices.length || last === undefined) return undefined;
   const { groups } = last;
@@ -234,9 +216,8 @@ function timedUnits(
 
 /** Bytes of a range of units as a stage of a chain before `tail`, with as many items alive as the schedule keeps; and those of `tail`. */
 function rangeMemory(
-  { book, shape, microBatches }: PlacementSource,
+  { book, shape, microBatches, units }: UnitWork,
   way: Streaming,
-  groupsIn: (from: number, to: number) => readonly string[],
   tail?: LayoutStage,
 ): (from: number, to: number, stage: number, stages: number) => number {
   const time = shape.time === undefined ? {} : { time: Math.ceil(shape.time / way.chunks) };
@@ -260,7 +241,8 @@ function rangeMemory(
     const bytesOf = (held: HeldGroups, at: number): number => stageBytes(book, item, held, way, alive(at));
     const bytes =
       known.get(key) ??
-      bytesOf({ groups: groupsIn(from, to) }, stage) + (tail === undefined ? 0 : bytesOf(tail, stages));
+      bytesOf({ groups: groupsIn(units, from, to) }, stage) +
+        (tail === undefined ? 0 : bytesOf(tail, stages));
     known.set(key, bytes);
     return bytes;
   };
