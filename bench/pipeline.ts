@@ -94,11 +94,7 @@ function program(
     stdio: ["ignore", "pipe", "pipe"],
   });
   const line = done.stdout?.trim().split("\n").at(-1) ?? "";
-  const why = done.error?.message ?? done.stderr.trim().split("\n").at(-1);
-  return line.startsWith("{")
-    ? JSON.parse(line)
-    : {
-        skipped:
-          why,
-      };
+  if (line.startsWith("{")) return JSON.parse(line);
+  const said = done.error?.message ?? done.stderr.trim().split("\n").at(-1);
+  return { skipped: said || `${command} printed no result` };
 }
