@@ -72,7 +72,7 @@ export function compileTraining(source: CompileSource, layout: Layout, shape: Ba
   const steps = forwards.map((graph) => trainingStep(graph, { optimizer: source.optimizer, ...again }));
   const step = steps[0] as TrainingStep;
   const shared = sharedSource(source, layout, first);
-  const facts = factsOf(layout, step, shared);
+  const facts = factsOf(layout, steps, shared);
   const programs = partition({
     ...shared,
     weights: layout.weights,
@@ -189,6 +189,8 @@ function sharedSource(source: CompileSource, layout: Layout, training: ForwardGr
   return { ...shared, settled };
 }
 
+type SharedSource = ReturnType<typeof sharedSource>;
+
 function stageFinder(layout: Layout): (group: string) => number {
   const stages = new Map(
     layout.stages.flatMap(({ groups }, stage) => groups.map((group) => [group, stage] as const)),
@@ -200,36 +202,33 @@ function stageFinder(layout: Layout): (group: string) => number {
   };
 }
 
-/** What the schedule of `layout` may ask of its stages; only the wavefront asks. */
-function factsOf(layout: Layout, step: TrainingStep, shared: ReturnType<typeof sharedSource>): StageFacts {
-  if (layout.schedule !== "wavefront") return {};
+/** What the schedule of `layout` may ask of its stages, given the steps of all shapes of items; only the wavefront asks. */
+function factsOf(layout: Layout, steps: readonly TrainingStep[], shared: SharedSource): StageFacts {
+  const [step] = steps;
+  if (layout.schedule !== "wavefront" || step === undefined) return {};
   const isFused = layout.weights === "fused";
   const work = layoutWork(estimatedWork(step, typicalRates), layout.stages, isFused, (stage) =>
     rankWork(step, stage, isFused, shared),
   );
-  return stageFacts(layout, work, step.states, meetsOf(layout, step, shared));
+  return stageFacts(layout, work, step.states, meetsOf(layout, steps, shared));
 }
 
 /**
  * In which phases the devices of each stage meet, by the split model itself: where the schedule takes it that they do not, programs must
  * not wait. It matters only where the devices of a stage hold others, too.
  */
-function meetsOf(
-  layout: Layout,
-  step: TrainingStep,
-  shared: ReturnType<typeof sharedSource>,
-): readonly Meets[] {
+function meetsOf(layout: Layout, steps: readonly TrainingStep[], shared: SharedSource): readonly Meets[] {
   if (positionsOfStages(layout).every((positions) => positions.length === 1))
     return layout.stages.map(() => ({ F: true, B: true, W: false }));
   // Shared gradients are added up over all ranks as soon as there are some.
   if (shared.zero === 2) return layout.stages.map(() => ({ F: true, B: true, W: true }));
   const { stageOf, settled } = shared;
-  const item = slicedFor(step, (group) => `${stageOf(group)}`, layout.weights === "fused");
-  const { graph } = splitItem({ ...step, item }, splitOptions(shared), settled);
-  const meetings = [...meetingsOf(graph, stageOf)].map(({ group, phase }) => {
-    return `${phase} ${stageOf(splitGroup(group).group)}`;
+  const meetings = steps.flatMap((step) => {
+    const item = slicedFor(step, (group) => `${stageOf(group)}`, layout.weights === "fused");
+    const { graph } = splitItem({ ...step, item }, splitOptions(shared), settled);
+    return [...meetingsOf(graph, stageOf)];
   });
-  const phases = new Set(meetings);
+  const phases = new Set(meetings.map(({ group, phase }) => `${phase} ${stageOf(splitGroup(group).group)}`));
   return layout.stages.map((_, stage) => ({
     F: phases.has(`F ${stage}`),
     B: phases.has(`B ${stage}`),
