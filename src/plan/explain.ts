@@ -1,7 +1,6 @@
 /** Why a layout was chosen, in plain sentences for people. */
 
 import { showBytes } from "../base/bytes.ts";
-import { flowsOf } from "../cost/flow.ts";
 import type { BatchShape } from "../data/dataset.ts";
 import { type Layout, type LayoutStage, meshSize, tensorShares } from "../layout/layout.ts";
 import { hasBranches } from "../layout/order.ts";
@@ -98,7 +97,7 @@ function streamSentence({ layout, book, shape }: ChoiceFacts): string {
   ];
   const streams = `A mini-batch streams as ${items} items (${cut.join(" x ")}) in the order ${schedule}; ${weightSentences[weights]}.`;
   const own = stages.filter((stage) => meshSize(stage) === 1);
-  const edges = flowsOf(book.item(shape, shape).step.item).filter(({ phase }) => phase === "F");
+  const edges = book.flows(book.item(shape, shape)).filter(({ phase }) => phase === "F");
   const isChain = !hasBranches(
     own.map(({ groups }) => groups),
     edges,

@@ -59,13 +59,11 @@ export function workBook(options: WorkOptions): WorkBook {
   const flows = new Memory<readonly Flow[]>();
   const updates = new Memory<ReadonlyMap<string, number>>();
   const ranks = new Memory<RankWork>();
-  const { inputs } = options.source;
-  const rankOf = ({ step }: ItemWork, { groups, mesh = {}, shares }: HeldGroups, fused: boolean) =>
-    ranks.get(step, JSON.stringify([fused, groups, mesh, shares]), () =>
-      rankWork(step, { groups, mesh, shares }, fused, { inputs, shardings: {} }),
-    );
+  const choices = { inputs: options.source.inputs, shardings: {} };
+  const rankOf = ({ step }: ItemWork, stage: HeldGroups, fused: boolean) =>
+    ranks.get(step, JSON.stringify([fused, heldBy(stage)]), () => rankWork(step, stage, fused, choices));
   const stagesOf: WorkBook["stages"] = (item, placed, fused) => {
-    const held = placed.map(({ groups, mesh = {}, shares }) => ({ groups, mesh, shares }));
+    const held = placed.map(heldBy);
     const key = JSON.stringify([fused, held]);
     return stages.get(item, key, () => layoutWork(item, held, fused, (stage) => rankOf(item, stage, fused)));
   };
@@ -83,7 +81,7 @@ export function workBook(options: WorkOptions): WorkBook {
       const meets = work.map(({ meetings: { F, B, W } }) => ({ F: F > 0, B: B > 0, W: W > 0 }));
       return stageFacts(layout, work, item.step.states, meets);
     },
-    canSplit: (item, stage) => canSplit(item.step, stage, { inputs, shardings: {} }),
+    canSplit: (item, stage) => canSplit(item.step, stage, choices),
     memory: (item, stage, fused) => {
       const { groups } = stage;
       const whole = memories.get(item, JSON.stringify([fused, groups]), () =>
@@ -106,6 +104,11 @@ export function workBook(options: WorkOptions): WorkBook {
       return updates.get(work, "", () => updateSeconds(work, options.rates));
     },
   };
+}
+
+/** What decides about the work of a stage, equal for equal work. */
+function heldBy({ groups, mesh = {}, shares }: HeldGroups): HeldGroups {
+  return { groups, mesh, shares };
 }
 
 /** Results by the object and the key they were made for. */

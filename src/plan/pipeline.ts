@@ -106,7 +106,8 @@ export function choosePipeline(request: PipelineRequest): PipelineChoice {
     refine(trial, moves, (stages) => attempt({ ...trial.layout, stages }));
   const cutAnew: Moves = (stages) => otherCuts(stages, options.units);
   const cut = fastestOfEach(trials).map(refineBy(cutAnew));
-  const shared = near(cut, worthShares).map(
+  const isByHand = request.stages !== undefined;
+  const shared = near(isByHand ? [] : cut, worthShares).map(
     refineBy((stages) => [...cutAnew(stages), ...otherShares(stages)]),
   );
   const best = plainest([...shared, ...cut, ...trials], options.ways);

@@ -1,6 +1,6 @@
 /** The placements that the planner tries: chains of stages, devices in turn, branches side by side, a last unit that all devices split. */
 
-import { flowsOf, incomingBytes } from "../cost/flow.ts";
+import { incomingBytes } from "../cost/flow.ts";
 import type { ItemWork } from "../cost/stage-work.ts";
 import type { BatchShape } from "../data/dataset.ts";
 import type { LayoutStage } from "../layout/layout.ts";
@@ -78,7 +78,7 @@ export function placements(source: PlacementSource): Placements {
 function unitWorkOf(source: PlacementSource): UnitWork {
   const { book, shape } = source;
   const work = book.item(shape, shape);
-  const edges = flowsOf(work.step.item).filter(({ phase }) => phase === "F");
+  const edges = book.flows(work).filter(({ phase }) => phase === "F");
   const units = timedUnits(book, work, shape, unitsInOrder(groupsOf({ graph: work.step.item }), edges));
   return { ...source, work, edges, units };
 }

@@ -29,8 +29,7 @@ export function predictMemory(
   const memories = layout.stages.map((stage) => book.memory(first, stage, layout.weights === "fused"));
   const all = spec.microBatches * spec.chunks;
   return layout.devices.map(({ name }, device) => {
-    const held = layout.stages.flatMap((stage, i) => (stage.devices.includes(name) ? [memories[i]] : []));
-    const own = held.flatMap((memory) => memory ?? []);
+    const own = memories.filter((_, stage) => layout.stages[stage]?.devices.includes(name));
     const actions = order[positions.findIndex((devices) => devices.includes(device))] ?? [];
     return {
       lasting: own.reduce((sum, memory) => sum + lastingBytes(memory, all), 0),

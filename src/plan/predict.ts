@@ -16,7 +16,7 @@ import {
   tensorShares,
 } from "../layout/layout.ts";
 import { evenParts, groupsOf } from "../partition/compile.ts";
-import type { Action, Schedule, StageEdge } from "../schedule/action.ts";
+import { type Action, loadAt, type Placement, type Schedule, type StageEdge } from "../schedule/action.ts";
 import { loadsOf, scheduleSpec } from "../schedule/layout-spec.ts";
 import { replay } from "../schedule/replay.ts";
 import { type ScheduleSpec, schedule } from "../schedule/schedule.ts";
@@ -51,7 +51,8 @@ export interface Prediction {
 }
 
 /**
- * The prediction for `layout`, which must be sound (`checkLayout`) and has one replica, on a mini-batch of `shape`. Throws a `UserError` where the layers of a stage cannot be split over its mesh.
+ * The prediction for `layout`, which must be sound (`checkLayout`) and has one replica, on a mini-batch of `shape`. Throws a
+ * `UserError` where the layers of a stage cannot be split over its mesh.
  */
 export function predict(source: PredictSource, layout: Layout, shape: BatchShape): Prediction {
   const { items, first, spec, order } = orderOf(source, layout, shape);
@@ -63,8 +64,8 @@ export function predict(source: PredictSource, layout: Layout, shape: BatchShape
     return speedOf(source.devices.find(({ name }) => name === own.name) ?? own);
   };
   const loads = loadsOf(layout, speedAt);
-  const loadOf = (stage: number, position: number): number =>
-    loads[stage]?.[spec.placement?.[stage]?.indexOf(position) ?? -1] ?? 1;
+  const places = positionsOfStages(layout);
+  const loadOf: LoadOf = (stage, position) => loadAt(loads, places, stage, position);
   const perItem = flows.filter(({ phase }) => phase !== "U");
   const largest = Math.max(0, ...stages.map((groups) => incomingBytes(perItem, groups)));
   const run = replay(
@@ -78,7 +79,7 @@ export function predict(source: PredictSource, layout: Layout, shape: BatchShape
   const positions = positionsOf(layout);
   const bubbleOf = (device: number): number =>
     run.bubbles[positions.findIndex((devices) => devices.includes(device))] ?? 0;
-  const update = updateSeconds(source.book, layout, shape, loadOf);
+  const update = updateSeconds(source.book, layout, shape, places, loadOf);
   const seconds = run.makespan + update;
   return {
     seconds,
@@ -183,14 +184,19 @@ function durationsOf(
   };
 }
 
-function updateSeconds(book: WorkBook, layout: Layout, shape: BatchShape, loadOf: LoadOf): number {
+function updateSeconds(
+  book: WorkBook,
+  layout: Layout,
+  shape: BatchShape,
+  places: Placement,
+  loadOf: LoadOf,
+): number {
   const update = book.update(shape);
-  const positions = positionsOfStages(layout);
   const times = new Map<number, number>();
   layout.stages.forEach((held, stage) => {
     const whole = held.groups.reduce((sum, group) => sum + (update.get(group) ?? 0), 0);
     const largest = Math.max(...tensorShares(held));
-    for (const position of positions[stage] ?? []) {
+    for (const position of places[stage] ?? []) {
       const time = whole * largest * loadOf(stage, position);
       times.set(position, (times.get(position) ?? 0) + time);
     }

@@ -8,11 +8,9 @@
  *     B(s,m,c) needs  F(s,m,c),  B(later stages,m,c)  and  B(s,m,c+1)         and its gradient
  *     W(s,m,c) needs  B(s,m,c)
  *
- * Of a stage on several devices, an action has ended when it has on all of them; for W of a device only its own B counts. They do F and B at the same time where they wait for each
- * other in it (they `meet`), else each when it can; W each when it can, unless they share the sums of gradients.
- *
- * A schedule that is legal for the chain of stages is legal for every graph of stages, because each edge
- * earlier → later is implied by the chain.
+ * Of a stage on several devices, an action has ended when it has on all of them; for W of a device only its own B counts. They do F and B at
+ * the same time where they wait for each other in it (they `meet`), else each when it can; W each when it can, unless they share the
+ * sums of gradients.
  */
 
 import type { WeightTiming } from "../layout/layout.ts";
@@ -37,6 +35,11 @@ export type Placement = readonly (readonly number[])[];
 
 /** By stage, for each of its devices how long it takes for what costs 1: its part of the work over its speed. */
 export type Loads = readonly (readonly number[])[];
+
+/** The load of a stage on one of the devices that `placement` gives it. */
+export function loadAt(loads: Loads, placement: Placement, stage: number, device: number): number {
+  return loads[stage]?.[placement[stage]?.indexOf(device) ?? -1] ?? 1;
+}
 
 /** Whether the devices of a stage wait for each other within an action, by its phase; in W only where they do in B, too. */
 export type Meets = { readonly [P in Phase]: boolean };

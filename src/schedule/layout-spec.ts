@@ -33,8 +33,8 @@ export function scheduleSpec(
 
 /**
  * By what the wavefront finds its order for `layout`: what stages cost (`work` is theirs for one item), which of them have one of
- * `states` that is carried from chunk to chunk, and in which phases their devices meet. Costs are always estimated with typical rates, never measured, so that a model runs in the
- * same order under the same layout everywhere.
+ * `states` that is carried from chunk to chunk, and in which phases their devices meet. Costs are always
+ * estimated with typical rates, never measured, so that a model runs in the same order under the same layout everywhere.
  */
 export function stageFacts(
   layout: Layout,
@@ -62,10 +62,8 @@ export function loadsOf(layout: Layout, speedOf: (device: number) => number): Lo
     const ranks = ranksAt(layout, i);
     const shares = tensorShares(stage);
     const largest = Math.max(...shares);
-    const loadOf = (device: number): number => {
-      const share = shares[ranks.indexOf(device)];
-      return share === undefined ? 0 : share / largest / speedOf(device);
-    };
+    const loadOf = (device: number): number =>
+      (shares[ranks.indexOf(device)] as number) / largest / speedOf(device);
     return (places[i] ?? []).map((position) => Math.max(...(positions[position] ?? []).map(loadOf)));
   });
 }

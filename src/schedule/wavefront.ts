@@ -27,6 +27,7 @@ import {
   type Action,
   type Item,
   type Loads,
+  loadAt,
   type Placement,
   type Rules,
   rulesOf,
@@ -136,7 +137,7 @@ function startNext(state: State, work: PlacedWork, device: number, time: number)
 function durationOf({ actions, devices }: Pick<Choice, "actions" | "devices">, work: PlacedWork): number {
   const { costs, loads, placement } = work;
   return actions.reduce((sum, { stage, phase }) => {
-    const own = devices.map((device) => loads[stage]?.[placement[stage]?.indexOf(device) ?? -1] ?? 1);
+    const own = devices.map((device) => loadAt(loads, placement, stage, device));
     return sum + (costs[stage]?.[phase] ?? 0) * Math.max(...own);
   }, 0);
 }

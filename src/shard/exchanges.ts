@@ -59,16 +59,18 @@ export function meetBeforeWeights(graph: Graph, stageOf: StageOf): Graph {
 }
 
 /**
- * `graph` with the end of phase F, from where the ranks of a stage meet, in phase B: each device of a mesh does its F by itself, as soon as it
- * has what that needs. Only behind the last layer, where nobody waits for what comes so late but for the loss, and where it is no larger
- * than what they exchange.
+ * `graph` with the end of phase F, from where the ranks of a stage meet, in phase B: each device of a mesh does its F by itself, as soon as
+ * it has what that needs. Only behind the last layer, where nobody waits for what comes so late but for the loss, and where it is no
+ * larger than what they exchange.
  */
 export function meetAfterForward(graph: Graph, stageOf: StageOf): Graph {
   const stageAt = ({ group }: Node): number => stageOf(splitGroup(group).group);
   const goesBack = new Set(graph.nodes.flatMap((node) => (node.phase === "B" ? [stageAt(node)] : [])));
-  const meetings = [...meetingsOf(graph, stageOf)].filter(({ phase }) => phase === "F");
+  const meetings = [...meetingsOf(graph, stageOf)].filter(
+    (node) => node.phase === "F" && goesBack.has(stageAt(node)),
+  );
   const late = new Set(
-    [...goesBack].flatMap((stage) => {
+    [...new Set(meetings.map(stageAt))].flatMap((stage) => {
       const own = meetings.filter((node) => stageAt(node) === stage);
       const end = endFrom(graph, own, (node) => node.phase === "F" && stageAt(node) === stage);
       return own.every((node) => end.has(node)) ? [...end] : [];

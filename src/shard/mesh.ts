@@ -52,6 +52,11 @@ export function ranksAlong(mesh: Mesh, over: readonly SplitAxis[]): readonly (re
   return [...sets.values()];
 }
 
+/** The ranks that differ from a rank only along `over`, with itself, in order. */
+export function ranksWith(mesh: Mesh, rank: number, over: readonly SplitAxis[]): readonly number[] {
+  return ranksAlong(mesh, over).find((ranks) => ranks.includes(rank)) ?? [];
+}
+
 export function sameMesh(a: Mesh, b: Mesh): boolean {
   return (
     a.axes.length === b.axes.length &&

@@ -10,7 +10,7 @@
 import { concat, reshape, slice, split, transpose } from "../graph/functions.ts";
 import { type Shape, sizeOf } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { type Mesh, ranksAlong, type SplitAxis } from "./mesh.ts";
+import { type Mesh, ranksWith, type SplitAxis } from "./mesh.ts";
 import { onEach, type Place, type Sharded, together } from "./sharded.ts";
 import {
   axesOf,
@@ -82,12 +82,13 @@ function reduceScatter(place: Place, value: Sharded, axis: SplitAxis, { dim, fac
     const scatter = (ranks: readonly number[]) => ({ kind: "reduce-scatter", sizes: sizes(ranks) }) as const;
     return { ...value, sharding, parts: together(place, [axis], value.parts, scatter) };
   }
-  const cuts = setsOf(mesh, axis);
   const flat = onEach(place, (rank) => {
     const part = value.parts[rank] as Tensor;
     const lengths = factors.map((factor, i) => (i === at ? factor.size : shareOf(factor, mesh, rank)[1]));
     const view = around(part.shape, dim, lengths, at);
-    const sizes = cuts.of(rank).map((other) => shareOf(factors[at] as Factor, mesh, other)[1]);
+    const sizes = ranksWith(mesh, rank, [axis]).map(
+      (other) => shareOf(factors[at] as Factor, mesh, other)[1],
+    );
     if (view[0] === 1) return reshape(part, [sizeOf(view)]);
     if (areEqual(sizes)) return reshape(exchanged(part, [view[0], sizes.length]), [sizeOf(view)]);
     const pieces = split(reshape(part, view), 1, sizes).map((piece) => reshape(piece, [sizeOf(piece.shape)]));
@@ -142,11 +143,10 @@ function gatherAxis(place: Place, value: Sharded, dim: number, axis: SplitAxis):
     return reshape(part, [sizeOf(part.shape)]);
   });
   const gathered = together(place, [axis], flat, () => ({ kind: "all-gather" }));
-  const sets = setsOf(mesh, axis);
   const parts = onEach(place, (rank) => {
     const all = gathered[rank] as Tensor;
     const shape = localShape(sharding, mesh, rank);
-    const views = sets.of(rank).map((other) => {
+    const views = ranksWith(mesh, rank, [axis]).map((other) => {
       const lengths = factors.map((own) => shareOf(own, mesh, other)[1]);
       return around(localShape(value.sharding, mesh, other), dim, lengths, at);
     });
@@ -198,10 +198,4 @@ function around(
   const outer = sizeOf(shape.slice(0, dim)) * sizeOf(lengths.slice(0, at));
   const inner = sizeOf(lengths.slice(at + 1)) * sizeOf(shape.slice(dim + 1));
   return [outer, lengths[at] as number, inner];
-}
-
-/** The set of ranks along `axis` that each rank belongs to. */
-function setsOf(mesh: Mesh, axis: SplitAxis): { readonly of: (rank: number) => readonly number[] } {
-  const sets = ranksAlong(mesh, [axis]);
-  return { of: (rank) => sets.find((ranks) => ranks.includes(rank)) ?? [] };
 }

@@ -8,7 +8,7 @@ import type { Phase } from "../graph/graph.ts";
 import type { Op } from "../graph/op.ts";
 import type { Shape } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { type Mesh, rankCount, ranksAlong, type SplitAxis } from "./mesh.ts";
+import { type Mesh, rankCount, ranksAlong, ranksWith, type SplitAxis } from "./mesh.ts";
 import type { Sharding } from "./sharding.ts";
 
 export interface Sharded {
@@ -73,14 +73,12 @@ export function collected(
   axes: readonly SplitAxis[],
   parts: readonly Tensor[],
 ): readonly Tensor[] {
-  const sets = ranksAlong(place.mesh, axes);
-  return onEach(place, (rank) => {
-    const ranks = sets.find((set) => set.includes(rank)) ?? [];
-    return concat(
-      ranks.map((other) => parts[other] as Tensor),
+  return onEach(place, (rank) =>
+    concat(
+      ranksWith(place.mesh, rank, axes).map((other) => parts[other] as Tensor),
       0,
-    );
-  });
+    ),
+  );
 }
 
 /** One collective operation for every set of ranks that differ along `axes`; results by rank. */

@@ -1,7 +1,8 @@
 /**
  * How a tensor lies on the devices of a mesh. A dim is a product of factors, outermost first, so that the four gates of an LSTM or the
  * heads of an attention can be split together; a factor may be split along one axis, the first ranks getting one more where it does
- * not divide, or each its share where the axis has such. A tensor is `partial` along an axis when the tensors of its ranks have yet to be added up.
+ * not divide, or each its share where the axis has such. A tensor is `partial` along an axis when the tensors of its ranks have yet to be
+ * added up.
  *
  *     [4·H, I] with the units split over 2     dim 0: 4 x H/tensor     rank 0: [4·H/2, I]
  */

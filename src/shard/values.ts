@@ -5,7 +5,7 @@ import { add, constant } from "../graph/functions.ts";
 import type { Phase, ValueId } from "../graph/graph.ts";
 import type { Shape, TensorType } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { type Mesh, rankCount, ranksAlong, sameMesh, showMesh } from "./mesh.ts";
+import { type Mesh, rankCount, ranksWith, sameMesh, showMesh } from "./mesh.ts";
 import { cutOut, reshard } from "./reshard.ts";
 import { onEach, onRank, type Place, type Sharded } from "./sharded.ts";
 import { isSplit, localShape, type Sharding, sameSharding, showSharding, whole } from "./sharding.ts";
@@ -214,7 +214,7 @@ function isSum({ sharding: { dims, partial } }: Sharded): boolean {
 
 /** A sum over ranks that one device of another stage needs: it gets what they have and adds it up, and they need not meet for that. */
 function addThere(home: StagePlace, value: Sharded, place: StagePlace): Sharded {
-  const [ranks = []] = ranksAlong(home.mesh, value.sharding.partial);
+  const ranks = ranksWith(home.mesh, 0, value.sharding.partial);
   const whole = onRank(place, 0, () => ranks.map((rank) => value.parts[rank] as Tensor).reduce(add));
   const sharding = { dims: value.sharding.dims, partial: [] };
   return { ...value, mesh: place.mesh, sharding, parts: [whole] };

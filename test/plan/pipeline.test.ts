@@ -143,6 +143,11 @@ test("what the planner is told to take it takes, or says why it cannot", () => {
     stages: cutAfter(4),
   });
   expect(layout).toMatchObject({ ...fixed, stages: cutAfter(4) });
+  const [head, tail] = cutAfter(9) as [LayoutStage, LayoutStage];
+  const shared = [head, { ...tail, devices: ["cpu:0", "cpu:1"], mesh: { tensor: 2 } }];
+  const ways = { schedule: "wavefront", weights: "per-item" } as const;
+  const byHand = choosePipeline({ source: main, shapes: [sentences], devices, stages: shared, fixed: ways });
+  expect(byHand.layout.stages).toEqual(shared);
   expect(() =>
     choosePipeline({ source: main, shapes: [sentences], devices, fixed: { ...fixed, chunks: 33 } }),
   ).toThrow(/no layout was found: chunks: 33 chunks/);

@@ -4,7 +4,8 @@
  *
  *     l_r = log Σ exp(own logits)     l = log Σ_r exp(l_r)     p = softmax(own logits)·exp(l_r - l)     loss = l - x[target]
  *
- * A rank keeps the softmax of its own classes, for which it needs no other; the factor is for the derivative, where it joins that of the loss.
+ * A rank keeps the softmax of its own classes, for which it needs no other; the factor is for the derivative, where it joins that of
+ * the loss.
  */
 
 import { invariant } from "../../base/errors.ts";
