@@ -28,6 +28,8 @@ export interface Rates {
   readonly packedPerSecond: number;
   /** The same from a cache. */
   readonly repackedPerSecond: number;
+  /** Right operands of so many bytes are still in a cache when a stage does the same for its next item. */
+  readonly cacheBytes: number;
 }
 
 /**
@@ -35,10 +37,11 @@ export interface Rates {
  * much a step becomes slower when all of its products are done in four parts.
  */
 export const typicalRates: Rates = {
-  flopsPerSecond: 213e9,
-  bytesPerSecond: 15e9,
-  packedPerSecond: 8e9,
-  repackedPerSecond: 21.5e9,
+  flopsPerSecond: 200e9,
+  bytesPerSecond: 30e9,
+  packedPerSecond: 12e9,
+  repackedPerSecond: 40e9,
+  cacheBytes: 8e6,
 };
 
 /** The work of `node`, an operation of `graph`. */
@@ -60,6 +63,12 @@ export function secondsOf({ flops, bytes, packed, repacked }: Work, rates: Rates
   const { flopsPerSecond, bytesPerSecond, packedPerSecond, repackedPerSecond } = rates;
   const working = Math.max(flops / flopsPerSecond, bytes / bytesPerSecond);
   return working + packed / packedPerSecond + repacked / repackedPerSecond;
+}
+
+/** Seconds less for operands of `packed` bytes that are still in a cache. */
+export function warmSeconds(packed: number, rates: Rates): number {
+  const { packedPerSecond, repackedPerSecond, cacheBytes } = rates;
+  return packed > cacheBytes ? 0 : packed / packedPerSecond - packed / repackedPerSecond;
 }
 
 /** The operands of a product that are put in order: its right one; in recurrent layers their weights. */

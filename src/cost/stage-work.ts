@@ -16,12 +16,16 @@ export interface ItemWork {
   readonly step: TrainingStep;
   /** Seconds of each operation of the item graph, on a device of speed 1. */
   readonly seconds: readonly number[];
+  /** Bytes that each puts in order out of memory. */
+  readonly packed: readonly number[];
 }
 
 /** What one stage does for one item, by phase; on a mesh, what each rank does. */
 export interface StageWork {
   /** On a device of speed 1. */
   readonly seconds: StageCosts;
+  /** Bytes that are put in order out of memory, of all ranks together. */
+  readonly packed: StageCosts;
   /** Groups that run. */
   readonly groups: StageCosts;
   /** How often a rank waits for others within the phase, and the bytes that it sends for exchanges. */
@@ -31,12 +35,17 @@ export interface StageWork {
 
 /** The work of an item of `step` as devices of such rates are expected to do it. */
 export function estimatedWork(step: TrainingStep, rates: Rates): ItemWork {
-  return { step, seconds: step.item.nodes.map((node) => secondsOf(workOf(step.item, node), rates)) };
+  const work = step.item.nodes.map((node) => workOf(step.item, node));
+  return {
+    step,
+    seconds: work.map((one) => secondsOf(one, rates)),
+    packed: work.map(({ packed }) => packed),
+  };
 }
 
 /** The work of the stages of a placement, given the groups of each. */
 export function stageWork(
-  { step, seconds }: ItemWork,
+  { step, seconds, packed }: ItemWork,
   stages: readonly (readonly string[])[],
   fused: boolean,
 ): readonly StageWork[] {
@@ -45,12 +54,14 @@ export function stageWork(
   const graph = slicedFor(step, (group) => `${stageOf(group)}`, fused);
   const sums = stages.map(() => ({
     seconds: { F: 0, B: 0, W: 0 },
+    packed: { F: 0, B: 0, W: 0 },
     groups: { F: new Set<string>(), B: new Set<string>(), W: new Set<string>() },
   }));
   graph.nodes.forEach(({ group, phase }, i) => {
     const sum = sums[stageOf(group)];
     if (sum === undefined || phase === "U") return;
     sum.seconds[phase] += seconds[i] ?? 0;
+    sum.packed[phase] += packed[i] ?? 0;
     sum.groups[phase].add(group);
   });
   const none = { F: 0, B: 0, W: 0 };

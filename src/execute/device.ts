@@ -21,6 +21,7 @@ import { collectiveStarter } from "./collective-start.ts";
 import { bytesOf, type Engine, type Kernel, type TensorBuffer } from "./engine.ts";
 import { feed, fill, type NamedBuffer, type StepInput } from "./feed.ts";
 import type { HeldTensor } from "./held-tensors.ts";
+import { type LateUpdate, lateUpdates, OwedUpdates, touchedMemory } from "./owed-updates.ts";
 import type { Inlet, Transfer, Transport } from "./transport.ts";
 
 export interface DeviceOptions {
@@ -31,14 +32,20 @@ export interface DeviceOptions {
   readonly deadline: number;
   /** Clock in seconds. */
   readonly now: () => number;
-  /** Called before every instruction with the program's key and the instruction's index, and waited for if it returns a promise. */
+  /**
+   * Called before every instruction with the program's key and the instruction's index, and waited for if it returns a promise; again when a
+   * wait goes on that an owed update has filled.
+   */
   readonly onInstruction?: (program: string, index: number) => void | Promise<void>;
 }
 
 export interface StepOutput {
   /** Scalars that the device computed: the loss, the gradient norm. */
   readonly results: { readonly [name: string]: number };
-  /** Start and end in seconds of every instruction, in turn; NaN for those that were not reached. */
+  /**
+   * Start and end in seconds of every instruction, in turn; NaN for those that were not reached. Updates that can wait are those of the
+   * step before.
+   */
   readonly times: Float64Array;
 }
 
@@ -52,14 +59,24 @@ interface Loaded {
   readonly program: Program;
   readonly buffers: readonly TensorBuffer[];
   readonly steps: readonly Step[];
+  /** The updates that can wait, by index of their instruction. */
+  readonly late: ReadonlyMap<number, LateUpdate>;
+  /** The memory that every instruction touches and that outlasts the step. */
+  readonly touches: readonly (readonly TypedArray[])[];
   readonly scalars: readonly NamedBuffer[];
   readonly results: readonly NamedBuffer[];
   /** What the program changes before its guard, and the values before the step. */
   readonly saved: readonly { readonly data: TypedArray; readonly before: TypedArray }[];
 }
 
-/** An instruction ready to run; false ends the program. */
-type Step = () => boolean | undefined | Promise<void>;
+/** An instruction ready to run; false ends the program, and what moves is waited for. */
+type Step = () => boolean | undefined | Promise<void> | Transfer;
+
+/** A program under way. */
+interface Running extends Loaded {
+  readonly key: string;
+  readonly times: Float64Array;
+}
 
 export class Device {
   readonly #options: DeviceOptions;
@@ -70,6 +87,7 @@ export class Device {
   readonly #sending = new Map<number, Transfer[]>();
   /** Messages that kernels read in the sender's memory, by buffer. */
   readonly #arrived = new Map<number, Inlet>();
+  readonly #owed = new OwedUpdates();
   #arena = new ArrayBuffer(0);
 
   constructor(options: DeviceOptions) {
@@ -101,6 +119,8 @@ export class Device {
         program,
         buffers,
         steps,
+        late: lateUpdates(key, program, buffers, kernels),
+        touches: program.instructions.map((one) => touchedMemory(program, one, buffers)),
         scalars: buffersOf("scalar", program, buffers),
         results: buffersOf("result", program, buffers),
         saved: statisticsToSave(program, buffers),
@@ -108,7 +128,12 @@ export class Device {
     }
   }
 
-  /** Names and types of the tensors that last from step to step. */
+  /** Carries out the updates of the last step that have waited; `tensors` are up to date only then. */
+  async settle(): Promise<void> {
+    while (!this.#owed.isEmpty) await this.#carryOut(this.#owed.take() as LateUpdate);
+  }
+
+  /** Names and types of the tensors that last from step to step, as of the last `settle`. */
   get tensors(): ReadonlyMap<string, HeldTensor> {
     return this.#held(isPersistent);
   }
@@ -136,36 +161,81 @@ export class Device {
     feed(loaded, input);
     for (const { data, before } of loaded.saved) copy(data, before);
     const times = new Float64Array(2 * loaded.steps.length).fill(Number.NaN);
-    const isWhole = await this.#execute(key, loaded, times);
+    const isWhole = await this.#execute({ ...loaded, key, times });
     if (!isWhole) for (const { data, before } of loaded.saved) copy(before, data);
     const results = Object.fromEntries(loaded.results.map(({ name, data }) => [name, Number(data[0])]));
     return { results, times };
   }
 
   /** The loop; false when a guard ended it. Sends are under way until their buffer is freed or the program ends. */
-  async #execute(key: string, { program, steps }: Loaded, times: Float64Array): Promise<boolean> {
-    const { now, onInstruction } = this.#options;
+  async #execute(running: Running): Promise<boolean> {
+    const { steps, late, touches, times } = running;
+    const { now } = this.#options;
     let isWhole = true;
     for (let i = 0; isWhole && i < steps.length; i++) {
-      times[2 * i] = now();
-      try {
-        const mark = onInstruction?.(key, i);
-        if (mark !== undefined) await mark;
-        const result = (steps[i] as Step)();
-        if (typeof result === "boolean") isWhole = result;
-        else if (result !== undefined) await result;
-      } catch (error) {
-        throw located(program, i, error as Error);
+      if (!this.#owed.isEmpty) await this.#renew(touches[i] as readonly TypedArray[], running);
+      const update = late.get(i);
+      if (update === undefined) {
+        times[2 * i] = now();
+        isWhole = await this.#perform(i, running);
+        times[2 * i + 1] = now();
+      } else {
+        this.#owed.add(update);
       }
-      times[2 * i + 1] = now();
     }
     for (const buffer of [...this.#arrived.keys()]) this.#release(buffer);
     try {
       for (const buffer of [...this.#sending.keys()]) await this.#finish(buffer);
     } catch (error) {
-      throw located(program, steps.length, error as Error);
+      throw located(running.program, steps.length, error as Error);
     }
     return isWhole;
+  }
+
+  /** Carries out instruction `i`; false when it is a guard that ends the program. */
+  async #perform(i: number, running: Running): Promise<boolean> {
+    const { key, program, steps } = running;
+    try {
+      const mark = this.#options.onInstruction?.(key, i);
+      if (mark !== undefined) await mark;
+      const result = (steps[i] as Step)();
+      if (typeof result === "boolean") return result;
+      if (result !== undefined) await ("poll" in result ? this.#wait(result, i, running) : result);
+      return true;
+    } catch (error) {
+      throw located(program, i, error as Error);
+    }
+  }
+
+  /** Carries out the owed updates that touch any of `memory`. */
+  async #renew(memory: readonly TypedArray[], running: Running): Promise<void> {
+    for (let update = this.#owed.take(memory); update !== undefined; update = this.#owed.take(memory))
+      await this.#carryOut(update, running);
+  }
+
+  /** Waits for what instruction `i` has started, and does owed updates meanwhile; its time is what is left of the wait after them. */
+  async #wait(transfer: Transfer, i: number, running: Running): Promise<void> {
+    const { now, onInstruction, deadline } = this.#options;
+    while (!(this.#owed.isEmpty || transfer.poll())) {
+      await this.#carryOut(this.#owed.take() as LateUpdate, running);
+      await onInstruction?.(running.key, i);
+      running.times[2 * i] = now();
+    }
+    await transfer.wait(deadline);
+  }
+
+  /** Carries out an owed update; its times are those of the same update in the program under way. */
+  async #carryOut(update: LateUpdate, running?: Running): Promise<void> {
+    const { now, onInstruction } = this.#options;
+    const start = now();
+    try {
+      await onInstruction?.(update.program, update.index);
+      await update.run();
+    } catch (error) {
+      throw located((this.#loaded.get(update.program) as Loaded).program, update.index, error as Error);
+    }
+    const same = [...(running?.late.values() ?? [])].find(({ touches }) => touches[0] === update.touches[0]);
+    if (same !== undefined) running?.times.set([start, now()], 2 * same.index);
   }
 
   #prepare(
@@ -200,22 +270,17 @@ export class Device {
         const { buffer, from, tag } = instruction;
         const [bytes, label] = [bytesOf(of(buffer)), program.buffers[buffer]?.name];
         const inlet = inlets.get(buffer);
-        const { deadline } = this.#options;
-        if (inlet === undefined)
-          return () =>
-            this.#transport.receive(from, tag, bytes, label).wait(deadline) as Promise<void> | undefined;
+        if (inlet === undefined) return () => this.#transport.receive(from, tag, bytes, label);
         return () => {
           this.#arrived.set(buffer, inlet);
-          return inlet.arrive(bytes.length, label).wait(deadline) as Promise<void> | undefined;
+          return inlet.arrive(bytes.length, label);
         };
       }
       case "all-reduce":
       case "all-gather":
       case "reduce-scatter": {
         const group = this.#transport.group(instruction.group);
-        const start = collectiveStarter(instruction, buffers, group, wholeOf(program, instruction).name);
-        const { deadline } = this.#options;
-        return () => start().wait(deadline) as Promise<void> | undefined;
+        return collectiveStarter(instruction, buffers, group, wholeOf(program, instruction).name);
       }
       case "guard": {
         const { data } = of(instruction.buffer);
@@ -328,6 +393,7 @@ function slotOf(inlet: Inlet | undefined, type: TensorType): TensorBuffer | unde
 }
 
 function located(program: Program, index: number, cause: Error): InstructionError {
+  if (cause instanceof InstructionError) return cause;
   return new InstructionError(`${locateInstruction(program, index)}: ${cause.message}`, { cause });
 }
 

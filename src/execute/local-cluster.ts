@@ -67,11 +67,19 @@ class DevicesInTurn implements LocalCluster {
   }
 
   async write(tensors: ReadonlyMap<string, TypedArray>): Promise<void> {
-    for (const device of this.#devices) writeTensors(device.tensors, tensors);
+    for (const device of this.#devices) {
+      await device.settle();
+      writeTensors(device.tensors, tensors);
+    }
   }
 
   async read(): Promise<readonly ReadonlyMap<string, HeldTensor>[]> {
-    return this.#devices.map(({ tensors }) => readTensors(tensors));
+    return Promise.all(
+      this.#devices.map(async (device) => {
+        await device.settle();
+        return readTensors(device.tensors);
+      }),
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -3,6 +3,7 @@
 import { bytesOfType } from "../graph/shape.ts";
 import { bytesOfCollective, wholeOf } from "../program/collectives.ts";
 import { type MemoryPlan, planMemory } from "../program/memory.ts";
+import { postponable } from "../program/postpone.ts";
 import { type BufferSpec, type Instruction, isCollective, type Program } from "../program/program.ts";
 import type { MemorySample, TraceEvent } from "../trace/trace.ts";
 
@@ -17,13 +18,19 @@ export type StepTracer = (times: readonly Float64Array[], step: number) => StepT
 
 /** Traces steps of `programs`; their memory is planned once for all steps. */
 export function stepTracer(programs: readonly Program[]): StepTracer {
-  const plans = programs.map((program) => ({ program, plan: planMemory(program) }));
+  const plans = programs.map((program) => ({
+    program,
+    plan: planMemory(program),
+    late: postponable(program),
+  }));
   return (times, step) => traceStep(plans, times, step);
 }
 
 interface PlannedProgram {
   readonly program: Program;
   readonly plan: MemoryPlan;
+  /** Updates that are those of the step before, and do not come where they stand in the program. */
+  readonly late: ReadonlySet<number>;
 }
 
 /**
@@ -73,16 +80,24 @@ interface DeviceTrace extends StepTrace {
   readonly meetings: ReadonlyMap<TraceEvent, string>;
 }
 
-function deviceTrace({ program, plan }: PlannedProgram, times: Float64Array, step: number): DeviceTrace {
+function deviceTrace(
+  { program, plan, late }: PlannedProgram,
+  times: Float64Array,
+  step: number,
+): DeviceTrace {
   const { liveBytes, peakBytes, arenaBytes } = plan;
   const lasting = peakBytes - arenaBytes;
   const events: TraceEvent[] = [];
   const memory: MemorySample[] = [];
   const meetings = new Map<TraceEvent, string>();
   const count = new Map<number, number>();
-  program.instructions.forEach((instruction, index) => {
-    const [start, end] = [times[2 * index] ?? Number.NaN, times[2 * index + 1] ?? Number.NaN];
-    if (Number.isNaN(end)) return;
+  const startOf = (index: number): number => times[2 * index] ?? Number.NaN;
+  const reached = [...program.instructions.keys()].filter(
+    (index) => !Number.isNaN(times[2 * index + 1] ?? Number.NaN),
+  );
+  for (const index of reached.toSorted((a, b) => startOf(a) - startOf(b) || a - b)) {
+    const instruction = program.instructions[index] as Instruction;
+    const [start, end] = [startOf(index), times[2 * index + 1] as number];
     const [event] = eventOf(program, instruction, { step, start, end });
     if (event !== undefined) events.push(event);
     if (event !== undefined && isCollective(instruction)) {
@@ -91,9 +106,10 @@ function deviceTrace({ program, plan }: PlannedProgram, times: Float64Array, ste
       meetings.set(event, `${group} ${nth}`);
       count.set(group, nth + 1);
     }
+    if (late.has(index)) continue;
     const bytes = lasting + (liveBytes[index] ?? 0);
     if (bytes !== memory.at(-1)?.bytes) memory.push({ device: program.device, time: start, bytes });
-  });
+  }
   return { events, memory, meetings };
 }
 

@@ -61,8 +61,6 @@ interface Trial {
   readonly seconds: number;
 }
 
-/** What more pieces of work must save: what they cost is in the prediction, and measured, more of them are a little faster than that. */
-const worthMorePieces = 0.002;
 /** How near the best one a trial must be for other shares of a mesh to be tried on it. */
 const worthShares = 0.02;
 /** Of ways that differ by less, the plainest is taken. */
@@ -105,15 +103,16 @@ export function choosePipeline(request: PipelineRequest): PipelineChoice {
   const refineBy = (moves: Moves) => (trial: Trial) =>
     refine(trial, moves, (stages) => attempt({ ...trial.layout, stages }));
   const cutAnew: Moves = (stages) => otherCuts(stages, options.units);
-  const cut = fastestOfEach(trials).map(refineBy(cutAnew));
+  const fastest = fastestOfEach(trials);
+  const cut = fastest.map(refineBy(cutAnew));
   const isByHand = request.stages !== undefined;
-  const shared = near(isByHand ? [] : cut, worthShares).map(
+  const shared = near(isByHand ? [] : [...fastest, ...cut], worthShares).map(
     refineBy((stages) => [...cutAnew(stages), ...otherShares(stages)]),
   );
   const best = plainest([...shared, ...cut, ...trials], options.ways);
   if (best === undefined) throw refusals.error(devices);
-  const fastest = Math.max(...devices.map(speedOf));
-  const alone = average((shape) => oneDeviceSeconds(book, shape, fastest));
+  const speed = Math.max(...devices.map(speedOf));
+  const alone = average((shape) => oneDeviceSeconds(book, shape, speed));
   const memory = predictMemory(paper, best.layout, largest);
   const prediction = predict(paper, best.layout, largest);
   const choice = { ...best, prediction, memory, oneDeviceSeconds: alone };
@@ -197,21 +196,19 @@ function fastestOfEach(trials: readonly Trial[]): readonly Trial[] {
 }
 
 /**
- * The work of every stage on every chunk is a piece, with messages before and after it. Of the trials near the best those in the fewest
- * pieces count; of these, where others are hardly faster, the one that streams in the plainest of `ways`.
+ * Of the trials near the best those that stream in the plainest of `ways`, and of these the one with the most stages: the prediction knows
+ * what they cost, but not that durations vary, and then who waits for a smaller piece waits less.
  */
 function plainest(trials: readonly Trial[], ways: readonly Streaming[]): Trial | undefined {
-  const piecesOf = ({ layout }: Trial): number => layout.stages.length * layout.chunks;
-  const fewest = Math.min(...near(trials, worthMorePieces).map(piecesOf));
   const rank = ({ layout }: Trial): number =>
     ways.findIndex(
       ({ chunks, schedule, weights }) =>
         layout.chunks === chunks && layout.schedule === schedule && layout.weights === weights,
     );
-  const [best] = near(
-    trials.filter((trial) => piecesOf(trial) === fewest),
-    worthwhile,
-  ).toSorted((a, b) => rank(a) - rank(b) || a.seconds - b.seconds);
+  const stages = ({ layout }: Trial): number => layout.stages.length;
+  const [best] = near(trials, worthwhile).toSorted(
+    (a, b) => rank(a) - rank(b) || stages(b) - stages(a) || a.seconds - b.seconds,
+  );
   return best;
 }
 

@@ -4,7 +4,7 @@
  */
 
 import { incomingBytes } from "../cost/flow.ts";
-import type { Rates } from "../cost/node-work.ts";
+import { type Rates, warmSeconds } from "../cost/node-work.ts";
 import { type ItemWork, type StageWork, stageWork } from "../cost/stage-work.ts";
 import { type BatchShape, shapeKey } from "../data/dataset.ts";
 import {
@@ -16,9 +16,9 @@ import {
   tensorShares,
 } from "../layout/layout.ts";
 import { evenParts, groupsOf } from "../partition/compile.ts";
-import { type Action, loadAt, type Placement, type Schedule, type StageEdge } from "../schedule/action.ts";
+import { loadAt, type Schedule, type StageEdge } from "../schedule/action.ts";
 import { loadsOf, scheduleSpec } from "../schedule/layout-spec.ts";
-import { replay } from "../schedule/replay.ts";
+import { type ReplayCosts, replay } from "../schedule/replay.ts";
 import { type ScheduleSpec, schedule } from "../schedule/schedule.ts";
 import { type PlanDevice, speedOf } from "./balance.ts";
 import type { WorkBook } from "./item-work.ts";
@@ -74,17 +74,13 @@ export function predict(source: PredictSource, layout: Layout, shape: BatchShape
     {
       durations: durationsOf(source, layout, items, loadOf),
       transfer: source.overheads.latency + largest / source.overheads.bytesPerSecond,
+      updates: updatesOf(source.book, layout, shape, loadOf),
     },
   );
   const positions = positionsOf(layout);
   const bubbleOf = (device: number): number =>
     run.bubbles[positions.findIndex((devices) => devices.includes(device))] ?? 0;
-  const update = updateSeconds(source.book, layout, shape, places, loadOf);
-  const seconds = run.makespan + update;
-  return {
-    seconds,
-    idle: layout.devices.map((_, device) => (bubbleOf(device) * run.makespan) / seconds),
-  };
+  return { seconds: run.makespan, idle: layout.devices.map((_, device) => bubbleOf(device)) };
 }
 
 interface ItemOrder {
@@ -158,7 +154,7 @@ function durationsOf(
   layout: Layout,
   { grid, joined }: Items,
   loadOf: LoadOf,
-): (action: Action, position: number) => number {
+): ReplayCosts["durations"] {
   const fused = layout.weights === "fused";
   const known = new Map<ItemWork, readonly StageWork[]>();
   for (const item of grid.flat())
@@ -170,36 +166,33 @@ function durationsOf(
     const { gradients } = book.memory(first, stage, fused);
     return joined > 1 ? 0 : (3 * gradients * (items - 1)) / items / rates.bytesPerSecond;
   });
-  return ({ phase, stage, microBatch, chunk }, position) => {
+  return ({ phase, stage, microBatch, chunk }, position, before) => {
     const item = grid[microBatch]?.[chunk] as ItemWork;
     const stages = known.get(item) as readonly StageWork[];
-    const { seconds, groups, meetings, sent } = stages[stage] as StageWork;
+    const { seconds, packed, groups, meetings, sent } = stages[stage] as StageWork;
+    const isWarm = before?.phase === phase && before.stage === stage;
     const starting =
       (groups[phase] + meetings[phase]) * overheads.segment +
       meetings[phase] * overheads.latency +
       sent[phase] / overheads.bytesPerSecond;
     const load = loadOf(stage, position);
-    if (phase !== "W") return seconds[phase] * load + starting;
+    if (phase !== "W")
+      return (seconds[phase] - (isWarm ? warmSeconds(packed[phase], rates) : 0)) * load + starting;
     return (seconds.W + (adding[stage] ?? 0)) * load + starting / joined;
   };
 }
 
-function updateSeconds(
+/** Seconds of U by stage and position. */
+function updatesOf(
   book: WorkBook,
   layout: Layout,
   shape: BatchShape,
-  places: Placement,
   loadOf: LoadOf,
-): number {
+): (stage: number, position: number) => number {
   const update = book.update(shape);
-  const times = new Map<number, number>();
-  layout.stages.forEach((held, stage) => {
-    const whole = held.groups.reduce((sum, group) => sum + (update.get(group) ?? 0), 0);
-    const largest = Math.max(...tensorShares(held));
-    for (const position of places[stage] ?? []) {
-      const time = whole * largest * loadOf(stage, position);
-      times.set(position, (times.get(position) ?? 0) + time);
-    }
+  const whole = layout.stages.map((held) => {
+    const seconds = held.groups.reduce((sum, group) => sum + (update.get(group) ?? 0), 0);
+    return seconds * Math.max(...tensorShares(held));
   });
-  return Math.max(0, ...times.values());
+  return (stage, position) => (whole[stage] ?? 0) * loadOf(stage, position);
 }

@@ -1,7 +1,8 @@
 /**
  * Runs programs on paper. Every device carries out its instructions strictly in order; a receive blocks until the message is there, a
  * send takes no time and leaves a message that arrives `transfer(bytes)` later. For given durations the outcome is exact and does not
- * depend on the order in which devices are looked at (Kahn 1974), so that a deadlock is found before anything runs.
+ * depend on the order in which devices are looked at (Kahn 1974), so that a deadlock is found before anything runs. It is the course of one
+ * step of many: updates that can wait are those of the step before.
  *
  *     device 0 | F0 F1 ...... B0 B1
  *     device 1 | .. F0 B0 F1 B1              links carry any number of messages at once
@@ -9,6 +10,7 @@
 
 import { bytesOfType } from "../graph/shape.ts";
 import { bytesOfCollective } from "./collectives.ts";
+import { postponable, touchedBy } from "./postpone.ts";
 import type { BufferSpec, Collective, Instruction, Program, Receive, Run, Send } from "./program.ts";
 
 /** Durations in seconds (or any one unit of time). */
@@ -21,7 +23,7 @@ export interface ProgramCosts {
   readonly slots?: number;
 }
 
-/** When one instruction ran: `start` is when its device came to it, `end` when it went on. */
+/** When one instruction ran: `start` is when its device came to it, `end` when it went on; of an update that can wait, when it was done. */
 export interface Timed {
   readonly start: number;
   readonly end: number;
@@ -46,7 +48,13 @@ export interface ProgramReplay {
 /** The course of one step; program i is that of device i. Never throws, also not for programs that `verifyPrograms` would refuse. */
 export function replayPrograms(programs: readonly Program[], costs: ProgramCosts): ProgramReplay {
   const traffic: Traffic = { channels: new Map(), meetings: new Map() };
-  const devices = programs.map((program) => ({ program, timed: [] as Timed[], now: 0 }));
+  const devices = programs.map((program) => ({
+    program,
+    timed: [] as Timed[],
+    now: 0,
+    owed: [...postponable(program)].sort((a, b) => a - b),
+    paid: new Map<number, Timed>(),
+  }));
   let isMoving = true;
   while (isMoving) {
     isMoving = false;
@@ -85,12 +93,25 @@ interface RunningDevice {
   readonly program: Program;
   readonly timed: Timed[];
   now: number;
+  /** Updates of the step before, by their instructions, and when they were done. */
+  owed: readonly number[];
+  readonly paid: Map<number, Timed>;
 }
 
 /** Carries out the next instruction; false when there is none or it has to wait. */
 function advance(device: RunningDevice, traffic: Traffic, costs: ProgramCosts): boolean {
   const instruction = device.program.instructions[device.timed.length];
   if (instruction === undefined) return false;
+  if (device.owed.includes(device.timed.length)) pay(device, device.timed.length, costs);
+  const late = device.paid.get(device.timed.length);
+  if (late !== undefined) {
+    device.timed.push(late);
+    return true;
+  }
+  const touched = new Set(device.owed.length === 0 ? [] : touchedBy(device.program, instruction));
+  for (const index of device.owed)
+    if (touchedBy(device.program, updateAt(device, index)).some((id) => touched.has(id)))
+      pay(device, index, costs);
   const end = endOf(instruction, device, traffic, costs);
   if (end === undefined) return false;
   device.timed.push({ start: device.now, end });
@@ -98,13 +119,32 @@ function advance(device: RunningDevice, traffic: Traffic, costs: ProgramCosts): 
   return true;
 }
 
+/** Carries out an update of the step before. */
+function pay(device: RunningDevice, index: number, costs: ProgramCosts): void {
+  const start = device.now;
+  device.now += costs.duration(updateAt(device, index), device.program);
+  device.owed = device.owed.filter((other) => other !== index);
+  device.paid.set(index, { start, end: device.now });
+}
+
+function updateAt({ program }: RunningDevice, index: number): Run {
+  return program.instructions[index] as Run;
+}
+
+/** Fills a wait until `arrival` with updates of the step before; returns when it is over. */
+function waitUntil(arrival: number, device: RunningDevice, costs: ProgramCosts): number {
+  for (const index of device.owed) if (device.now < arrival) pay(device, index, costs);
+  return Math.max(device.now, arrival);
+}
+
 /** When an instruction ends that the device has come to; undefined while that is not known. */
 function endOf(
   instruction: Instruction,
-  { program, now }: RunningDevice,
+  device: RunningDevice,
   { channels, meetings }: Traffic,
   costs: ProgramCosts,
 ): number | undefined {
+  const { program, now } = device;
   switch (instruction.kind) {
     case "run":
       return now + costs.duration(instruction, program);
@@ -122,14 +162,15 @@ function endOf(
       const { arrivals, taken } = channelOf(channels, instruction.from, program.device, instruction.tag);
       const arrival = arrivals[taken.length];
       if (arrival === undefined) return undefined;
-      return taken[taken.push(Math.max(now, arrival)) - 1];
+      return taken[taken.push(waitUntil(arrival, device, costs)) - 1];
     }
     case "all-reduce":
     case "all-gather":
     case "reduce-scatter": {
       const all = meet(meetings, instruction, program.device, now);
       if (all === undefined) return undefined;
-      return all + (costs.collective?.(bytesOfCollective(program, instruction), instruction) ?? 0);
+      const moving = costs.collective?.(bytesOfCollective(program, instruction), instruction) ?? 0;
+      return waitUntil(all + moving, device, costs);
     }
     case "free":
     case "guard":

@@ -8,8 +8,14 @@ import { type Action, type Rules, rulesOf, type Schedule, type Work } from "./ac
 
 /** Durations in any one unit of time; `transfer` passes between the end of an action and its use on another device. */
 export interface ReplayCosts {
-  readonly durations: (action: Action, device: number) => number;
+  /** `before` is what the device did last. */
+  readonly durations: (action: Action, device: number, before?: Action) => number;
   readonly transfer: number;
+  /**
+   * What a device updates of a stage at the end of a step, and does in the next one: while it waits, or before its first action of the
+   * stage. Default: nothing.
+   */
+  readonly updates?: (stage: number, device: number) => number;
 }
 
 /** An action with its place in time. */
@@ -34,7 +40,7 @@ export interface Replay {
   readonly devices: readonly (readonly TimedAction[])[];
   /** Time from 0 to the end of the last action. */
   readonly makespan: number;
-  /** Per device: idle time within the makespan over the makespan, from 0 to 1. */
+  /** Per device: idle time within the makespan over the makespan, from 0 to 1; updates are work. */
   readonly bubbles: readonly number[];
   /** Empty unless the schedule deadlocks. */
   readonly stuck: readonly StuckDevice[];
@@ -49,7 +55,8 @@ export function uniformCosts(F: number, B: number, W: number): ReplayCosts {
 /** Replays `schedule`; never throws, also not for a schedule that `verifySchedule` would refuse. */
 export function replay(schedule: Schedule, work: Work, costs: ReplayCosts): Replay {
   const rules = rulesOf(work);
-  const run = startRun(schedule, rules);
+  const run = startRun(schedule, rules, costs);
+  const updating = run.owed.map((updates) => [...updates.values()].reduce((sum, time) => sum + time, 0));
   let progress = true;
   while (progress) {
     progress = false;
@@ -61,7 +68,9 @@ export function replay(schedule: Schedule, work: Work, costs: ReplayCosts): Repl
   return {
     devices: run.timed,
     makespan,
-    bubbles: run.timed.map((actions) => (makespan === 0 ? 0 : 1 - busyTime(actions) / makespan)),
+    bubbles: run.timed.map((actions, device) =>
+      makespan === 0 ? 0 : 1 - (busyTime(actions) + (updating[device] ?? 0)) / makespan,
+    ),
     stuck: stuckDevices(run, schedule, rules),
   };
 }
@@ -72,16 +81,35 @@ interface Run {
   readonly places: (readonly number[] | undefined)[];
   /** When it has ended on each of those on which it has, by id and device. */
   readonly ends: number[][];
+  /** By device, the updates of stages that are not done yet. */
+  readonly owed: readonly Map<number, number>[];
 }
 
-function startRun(schedule: Schedule, rules: Rules): Run {
+function startRun(schedule: Schedule, rules: Rules, { updates }: ReplayCosts): Run {
   const places: (readonly number[] | undefined)[] = [];
   for (const [device, actions] of schedule.entries())
     for (const action of actions) {
       const known = places[rules.id(action)] ?? [];
       if (!known.includes(device)) places[rules.id(action)] = [...known, device];
     }
-  return { timed: schedule.map(() => []), places, ends: [] };
+  const owed = schedule.map((actions, device) => {
+    const stages = [...new Set(actions.map(({ stage }) => stage))].sort((a, b) => a - b);
+    return new Map(stages.map((stage) => [stage, updates?.(stage, device) ?? 0]));
+  });
+  return { timed: schedule.map(() => []), places, ends: [], owed };
+}
+
+/** When a device that is free at `free` starts its next action, of `stage`, which is ready at `ready`. */
+function startOf(owed: Map<number, number>, stage: number, free: number, ready: number): number {
+  let time = free;
+  for (const [other, update] of owed) {
+    if (time >= ready) break;
+    time += update;
+    owed.delete(other);
+  }
+  const own = owed.get(stage) ?? 0;
+  owed.delete(stage);
+  return Math.max(time, ready) + own;
 }
 
 /** Performs the next action of a device, if it can start: with all devices of its stage if these meet for it, else alone. */
@@ -90,15 +118,22 @@ function advance(run: Run, schedule: Schedule, device: number, rules: Rules, cos
   if (action === undefined || absentees(run, schedule, action, rules).length > 0) return false;
   const id = rules.id(action);
   const devices = rules.meets(action) ? (run.places[id] ?? []) : [device];
-  let start = Math.max(...devices.map((one) => run.timed[one]?.at(-1)?.end ?? 0));
+  let ready = 0;
   for (const need of rules.dependencies(action)) {
     const needed = rules.id(need);
     const end = action.phase === "W" ? run.ends[needed]?.[device] : endOf(run, needed);
     if (end === undefined) return false;
     const isHere = devices.every((one) => run.places[needed]?.includes(one));
-    start = Math.max(start, isHere ? end : end + costs.transfer);
+    ready = Math.max(ready, isHere ? end : end + costs.transfer);
   }
-  const end = start + Math.max(...devices.map((one) => costs.durations(action, one)));
+  const start = Math.max(
+    ...devices.map((one) => {
+      const free = run.timed[one]?.at(-1)?.end ?? 0;
+      return startOf(run.owed[one] as Map<number, number>, action.stage, free, ready);
+    }),
+  );
+  const durationOn = (one: number) => costs.durations(action, one, run.timed[one]?.at(-1)?.action);
+  const end = start + Math.max(...devices.map(durationOn));
   const ends = run.ends[id] ?? [];
   run.ends[id] = ends;
   for (const one of devices) {

@@ -12,7 +12,9 @@ import type { Tensor } from "../../src/graph/tensor.ts";
 import { type Layout, oneDevice } from "../../src/layout/layout.ts";
 import { buildForward, lossScale } from "../../src/model/forward.ts";
 import type { LossFunction } from "../../src/model/loss.ts";
-import { layoutOf } from "../partition/layouts.ts";
+import { postponable } from "../../src/program/postpone.ts";
+import type { Program } from "../../src/program/program.ts";
+import { layoutOf, replicated } from "../partition/layouts.ts";
 import { batchOf, type Example, exampleNames, exampleOf } from "../partition/models.ts";
 import { dataOf, expectSame, type Outcome, start } from "../partition/train.ts";
 
@@ -90,6 +92,81 @@ describe("a step", () => {
     await expect(trainer.step({ ...batchOf(example, 0), inputs: others })).rejects.toThrow(
       'the batch has no input "tokens"; it has targets',
     );
+  });
+});
+
+describe("updates that wait for the next step", () => {
+  /** Replicas have no batch norm. */
+  const layoutsOf = ({ name, groups, hasChunks }: Example): readonly Layout[] => [
+    oneDevice(groups),
+    layoutOf({
+      groups,
+      devices: 2,
+      stages: Math.min(4, groups.length),
+      microBatches: 2,
+      schedule: "wavefront",
+    }),
+    layoutOf({ groups, devices: 3, chunks: hasChunks ? 2 : 1, schedule: "wavefront", weights: "deferred" }),
+    ...(name === "batch-norm" ? [] : [{ ...replicated(oneDevice(groups), 2), zero: 1 as const }]),
+  ];
+
+  test.each(exampleNames)(
+    "of %s are the same, bit for bit, whoever reads or evaluates in between",
+    async (name) => {
+      const example = exampleOf(name);
+      for (const layout of layoutsOf(example)) {
+        const [silent, read, evaluated] = [
+          await start(example, layout),
+          await start(example, layout),
+          await start(example, layout),
+        ];
+        for (let step = 0; step < 4; step++) {
+          const batch = batchOf(example, step);
+          const { loss } = await silent.trainer.step(batch);
+          expect((await read.trainer.step(batch)).loss).toBe(loss);
+          await read.trainer.tensors();
+          expect((await evaluated.trainer.step(batch)).loss).toBe(loss);
+          await evaluated.trainer.evaluate(dataOf(example, 1).validation());
+        }
+        const expected = await tensorsOf(silent);
+        expect(await tensorsOf(read)).toEqual(expected);
+        expect(await tensorsOf(evaluated)).toEqual(expected);
+      }
+    },
+  );
+
+  test("have not been carried out when the step ends, and have when the device is settled", async () => {
+    const example = exampleOf("lstm");
+    const { trainer, cluster } = await start(example, layoutOf({ groups: example.groups, devices: 2 }));
+    const values = () =>
+      cluster.devices.map(({ tensors }) => [...tensors].map(([name, { data }]) => [name, [...data]]));
+    const before = values();
+    await trainer.step(batchOf(example, 0));
+    expect(values()).toEqual(before);
+    for (const device of cluster.devices) await device.settle();
+    values().forEach((held, device) => {
+      for (const [i, tensor] of held.entries()) expect(tensor).not.toEqual(before[device]?.[i]);
+    });
+  });
+
+  test("are timed in the step that carries them out", async () => {
+    const example = exampleOf("lstm");
+    let clock = 0;
+    const options = { now: () => clock++ };
+    const { trainer } = await start(example, layoutOf({ groups: example.groups, devices: 2 }), options);
+    for (let step = 0; step < 3; step++) {
+      const { times, program } = await trainer.step(batchOf(example, step));
+      const { programs } = trainer.compiled.get(program) as { readonly programs: readonly Program[] };
+      programs.forEach((one, device) => {
+        const own = times[device] as Float64Array;
+        const first = Math.min(...own.filter((time) => !Number.isNaN(time)));
+        for (const index of postponable(one)) {
+          if (step === 0) expect(own[2 * index]).toBeNaN();
+          else expect(own[2 * index + 1]).toBeGreaterThan(own[2 * index] as number);
+          if (step > 0) expect(own[2 * index]).toBeGreaterThanOrEqual(first);
+        }
+      });
+    }
   });
 });
 

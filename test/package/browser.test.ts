@@ -3,7 +3,7 @@ import { build } from "esbuild";
 import { expect, test } from "vitest";
 
 /** Bytes of the minified core; a place to notice that something large came in. */
-const ceiling = 410_000;
+const ceiling = 430_000;
 
 test("the core bundles for a browser, without anything of Node, below its size ceiling", async () => {
   const { outputFiles, metafile, warnings } = await build({

@@ -17,8 +17,10 @@ invariant(port !== null, "a device worker runs in a worker thread");
 
 let transport: Transport | undefined;
 let device: Device | undefined;
-/** Number of instructions by program, in the order in which the coordinator knows them. */
+/** Number of instructions by program. */
 const lengths = new Map<string, number>();
+/** The numbers by which the coordinator knows programs. */
+const numbers = new Map<string, number>();
 
 port.on("message", (request: Request) => {
   answer(request).then(
@@ -38,9 +40,11 @@ async function answer(request: Request): Promise<Answer> {
     case "run":
       return { kind: "ran", output: await run(request) };
     case "write":
+      await loaded().settle();
       writeTensors(loaded().tensors, request.tensors);
       return { kind: "done" };
     case "read":
+      await loaded().settle();
       return { kind: "tensors", tensors: readTensors(loaded().tensors) };
     default:
       return request satisfies never;
@@ -50,7 +54,10 @@ async function answer(request: Request): Promise<Answer> {
 /** Waits have no deadline of their own: the coordinator sees when nothing moves any more, and wakes everybody. */
 async function load({ programs, world }: Extract<Request, { kind: "load" }>): Promise<void> {
   transport = joinThreadWorld(world, setup.device);
-  for (const [key, { instructions }] of programs) lengths.set(key, instructions.length);
+  for (const [key, { instructions }] of programs) {
+    numbers.set(key, numbers.size);
+    lengths.set(key, instructions.length);
+  }
   const now = () => Number(process.hrtime.bigint() - setup.epoch) * 1e-9;
   const deadline = Number.POSITIVE_INFINITY;
   device = new Device({ engine: await makeEngine(), transport, deadline, now, onInstruction });
@@ -58,8 +65,8 @@ async function load({ programs, world }: Extract<Request, { kind: "load" }>): Pr
 }
 
 async function run({ program, input }: Extract<Request, { kind: "run" }>): Promise<StepOutput> {
-  mark(0, [...lengths.keys()].indexOf(program));
   const output = await loaded().run(program, input);
+  mark(0, numbers.get(program) ?? -1);
   mark(1, lengths.get(program) ?? 0);
   return output;
 }
@@ -70,6 +77,7 @@ function mark(word: 0 | 1, value: number): void {
 }
 
 function onInstruction(program: string, instruction: number): void | Promise<void> {
+  mark(0, numbers.get(program) ?? -1);
   mark(1, instruction);
   const { fault } = setup;
   if (fault?.device === setup.device && fault.instruction === instruction && fault.program === program)

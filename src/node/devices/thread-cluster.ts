@@ -90,21 +90,16 @@ class ThreadCluster implements Cluster {
   }
 
   async run(program: string, input: StepInput): Promise<readonly StepOutput[]> {
-    const watchdog = setInterval(this.#watch(), watchInterval);
-    try {
-      const answers = await this.#all(() => ({ kind: "run", program, input }));
-      return answers.flatMap((answer) => (answer.kind === "ran" ? [answer.output] : []));
-    } finally {
-      clearInterval(watchdog);
-    }
+    const answers = await this.#watched({ kind: "run", program, input });
+    return answers.flatMap((answer) => (answer.kind === "ran" ? [answer.output] : []));
   }
 
   async write(tensors: ReadonlyMap<string, TypedArray>): Promise<void> {
-    await this.#all(() => ({ kind: "write", tensors }));
+    await this.#watched({ kind: "write", tensors });
   }
 
   async read(): Promise<readonly ReadonlyMap<string, HeldTensor>[]> {
-    const answers = await this.#all(() => ({ kind: "read" }));
+    const answers = await this.#watched({ kind: "read" });
     return answers.flatMap((answer) => (answer.kind === "tensors" ? [answer.tensors] : []));
   }
 
@@ -113,6 +108,16 @@ class ThreadCluster implements Cluster {
     this.#isClosing = true;
     this.#fail(0, new DeviceError("the devices were closed"));
     await Promise.all(this.#workers.map((worker) => worker.terminate()));
+  }
+
+  /** Asks all devices the same, for which they may carry out instructions, and sees to it that they go on. */
+  async #watched(request: Request): Promise<readonly Answer[]> {
+    const watchdog = setInterval(this.#watch(), watchInterval);
+    try {
+      return await this.#all(() => request);
+    } finally {
+      clearInterval(watchdog);
+    }
   }
 
   /** Asks every device at once and waits for all answers; throws the first cause of a failure. */

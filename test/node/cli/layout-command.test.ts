@@ -68,7 +68,7 @@ device  parameters  gradients  optimizer state  sent per step  computes
 cpu:0         68 B       68 B            136 B           68 B      88 %
 cpu:1         68 B       68 B            136 B           68 B      88 %
 
-Predicted: 0.3407 ms a step, 0.71 times as fast as one device; one device alone is faster; each device computes for the share shown.
+Predicted: 0.3403 ms a step, 0.71 times as fast as one device; one device alone is faster; each device computes for the share shown.
 
 n/tensor: these n rows, columns or channels are dealt out along the axis, evenly where a stage has no shares; a plain number is whole on every device.
 bytes: of the whole tensor of a collective, and of a message. sent: of S bytes over n devices, a device sends 2·S·(n-1)/n for an

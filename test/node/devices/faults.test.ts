@@ -70,15 +70,28 @@ async function trainerOn(layout: Layout, deadline: number, fault?: Fault): Promi
   return Trainer.create({ ...options, cluster });
 }
 
-/** The message with which the first step fails, and after how many seconds. */
-async function failureOf(layout: Layout, deadline: number, fault: Fault) {
+/** The message with which a step, the first or what comes `after` it, fails, and after how many seconds. */
+async function failureOf(
+  layout: Layout,
+  deadline: number,
+  fault: Fault,
+  after?: (trainer: Trainer) => Promise<unknown>,
+) {
   const trainer = await trainerOn(layout, deadline, fault);
+  if (after !== undefined) await trainer.step(batchOf(example, 0));
   const start = performance.now();
-  const error: unknown = await trainer.step(batchOf(example, 0)).catch((reason: unknown) => reason);
+  const failing = after === undefined ? trainer.step(batchOf(example, 0)) : after(trainer);
+  const error: unknown = await failing.catch((reason: unknown) => reason);
   expect(error).toBeInstanceOf(DeviceError);
   await expect(trainer.step(batchOf(example, 0))).rejects.toBe(error);
   return { message: (error as Error).message, seconds: (performance.now() - start) / 1000 };
 }
+
+/** Updates come when what they renew is needed: in the next step, or when it is read. */
+const needers = [
+  (trainer: Trainer) => trainer.step(batchOf(example, 1)),
+  (trainer: Trainer) => trainer.tensors(),
+];
 
 const { programs } = compileTraining(source, twoStages, { batch: 2 });
 const kinds = ["throw", "exit", "die", "hang"] as const;
@@ -87,21 +100,24 @@ const cases = Object.keys(isPlace).flatMap((place, i) =>
   kinds.map((kind, j) => ({ place, kind, device: place === "B" ? 1 : (i + j) % 2 })),
 );
 
-test.each(cases)("$kind at $place of cpu:$device is reported with its place", async (example) => {
-  const { place, kind, device } = example;
-  const { instructions } = programs[device] as Program;
-  const hasItem = ["F", "B", "W", "send", "receive"].includes(place);
-  const instruction = instructions.findLastIndex(
-    (candidate) => isPlace[place]?.(candidate) && (!hasItem || ("item" in candidate && candidate.item)),
-  );
-  const fault: Fault = { device, program: training, instruction, kind };
-  const { message, seconds } = await failureOf(twoStages, 0.3, fault);
-  const item = hasItem ? ", item \\(1, 0\\)" : ".*";
-  expect(message).toMatch(
-    new RegExp(`device ${device}, stage ${device}${item}, instruction ${instruction} \\(`),
-  );
-  expect(seconds).toBeLessThan(2);
-});
+test.each(cases)(
+  "$kind at $place of cpu:$device is reported with its place",
+  async ({ place, kind, device }) => {
+    const { instructions } = programs[device] as Program;
+    const hasItem = ["F", "B", "W", "send", "receive"].includes(place);
+    const instruction = instructions.findLastIndex(
+      (candidate) => isPlace[place]?.(candidate) && (!hasItem || ("item" in candidate && candidate.item)),
+    );
+    const fault: Fault = { device, program: training, instruction, kind };
+    const after = place === "U" ? needers[kinds.indexOf(kind) % needers.length] : undefined;
+    const { message, seconds } = await failureOf(twoStages, 0.3, fault, after);
+    const item = hasItem ? ", item \\(1, 0\\)" : ".*";
+    expect(message).toMatch(
+      new RegExp(`device ${device}, stage ${device}${item}, instruction ${instruction} \\(`),
+    );
+    expect(seconds).toBeLessThan(2);
+  },
+);
 
 test.each(kinds)("%s at an all-reduce is reported with its place", async (kind) => {
   const layout = replicated(oneDevice(groups), 2);
