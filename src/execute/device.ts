@@ -9,6 +9,7 @@ import { sizeOf, type TensorType } from "../graph/shape.ts";
 import { wholeOf } from "../program/collectives.ts";
 import { locateInstruction } from "../program/locate.ts";
 import { planMemory } from "../program/memory.ts";
+import { postponable } from "../program/postpone.ts";
 import {
   type BufferKind,
   type BufferSpec,
@@ -21,7 +22,7 @@ import { collectiveStarter } from "./collective-start.ts";
 import { bytesOf, type Engine, type Kernel, type TensorBuffer } from "./engine.ts";
 import { feed, fill, type NamedBuffer, type StepInput } from "./feed.ts";
 import type { HeldTensor } from "./held-tensors.ts";
-import { type LateUpdate, lateUpdates, OwedUpdates, touchedMemory } from "./owed-updates.ts";
+import { type LateUpdate, lateUpdate, OwedUpdates, touchedMemory } from "./owed-updates.ts";
 import type { Inlet, Transfer, Transport } from "./transport.ts";
 
 export interface DeviceOptions {
@@ -58,9 +59,7 @@ class InstructionError extends Error {
 interface Loaded {
   readonly program: Program;
   readonly buffers: readonly TensorBuffer[];
-  readonly steps: readonly Step[];
-  /** The updates that can wait, by index of their instruction. */
-  readonly late: ReadonlyMap<number, LateUpdate>;
+  readonly steps: readonly (Step | LateUpdate)[];
   /** The memory that every instruction touches and that outlasts the step. */
   readonly touches: readonly (readonly TypedArray[])[];
   readonly scalars: readonly NamedBuffer[];
@@ -112,14 +111,16 @@ export class Device {
       const kernels = await Promise.all(
         program.kernels.map((segment) => this.#options.engine.prepare(segment)),
       );
-      const steps = program.instructions.map((instruction) =>
-        this.#prepare(instruction, program, buffers, kernels, inlets),
+      const late = postponable(program);
+      const steps = program.instructions.map((instruction, i) =>
+        late.has(i)
+          ? lateUpdate(key, i, program, buffers, kernels)
+          : this.#prepare(instruction, program, buffers, kernels, inlets),
       );
       this.#loaded.set(key, {
         program,
         buffers,
         steps,
-        late: lateUpdates(key, program, buffers, kernels),
         touches: program.instructions.map((one) => touchedMemory(program, one, buffers)),
         scalars: buffersOf("scalar", program, buffers),
         results: buffersOf("result", program, buffers),
@@ -169,18 +170,18 @@ export class Device {
 
   /** The loop; false when a guard ended it. Sends are under way until their buffer is freed or the program ends. */
   async #execute(running: Running): Promise<boolean> {
-    const { steps, late, touches, times } = running;
+    const { steps, touches, times } = running;
     const { now } = this.#options;
     let isWhole = true;
     for (let i = 0; isWhole && i < steps.length; i++) {
       if (!this.#owed.isEmpty) await this.#renew(touches[i] as readonly TypedArray[], running);
-      const update = late.get(i);
-      if (update === undefined) {
+      const step = steps[i] as Step | LateUpdate;
+      if (typeof step === "function") {
         times[2 * i] = now();
-        isWhole = await this.#perform(i, running);
+        isWhole = await this.#perform(step, i, running);
         times[2 * i + 1] = now();
       } else {
-        this.#owed.add(update);
+        this.#owed.add(step);
       }
     }
     for (const buffer of [...this.#arrived.keys()]) this.#release(buffer);
@@ -193,12 +194,12 @@ export class Device {
   }
 
   /** Carries out instruction `i`; false when it is a guard that ends the program. */
-  async #perform(i: number, running: Running): Promise<boolean> {
-    const { key, program, steps } = running;
+  async #perform(step: Step, i: number, running: Running): Promise<boolean> {
+    const { key, program } = running;
     try {
       const mark = this.#options.onInstruction?.(key, i);
       if (mark !== undefined) await mark;
-      const result = (steps[i] as Step)();
+      const result = step();
       if (typeof result === "boolean") return result;
       if (result !== undefined) await ("poll" in result ? this.#wait(result, i, running) : result);
       return true;
@@ -234,8 +235,10 @@ export class Device {
     } catch (error) {
       throw located((this.#loaded.get(update.program) as Loaded).program, update.index, error as Error);
     }
-    const same = [...(running?.late.values() ?? [])].find(({ touches }) => touches[0] === update.touches[0]);
-    if (same !== undefined) running?.times.set([start, now()], 2 * same.index);
+    const same = running?.steps.findIndex(
+      (step) => "touches" in step && step.touches[0] === update.touches[0],
+    );
+    if (same !== undefined && same >= 0) running?.times.set([start, now()], 2 * same);
   }
 
   #prepare(

@@ -1,7 +1,7 @@
 /** Updates that a device has not carried out yet, because nobody has needed what they renew (`program/postpone.ts`). */
 
 import type { TypedArray } from "../graph/dtype.ts";
-import { isNumber, postponable, touchedBy } from "../program/postpone.ts";
+import { isNumber, touchedBy } from "../program/postpone.ts";
 import type { Instruction, Program, Run } from "../program/program.ts";
 import type { Kernel, TensorBuffer } from "./engine.ts";
 
@@ -17,31 +17,29 @@ export interface LateUpdate {
   run(): void | Promise<void>;
 }
 
-/** The updates of a program that can wait, by their index, bound to its buffers, but to numbers of their own. */
-export function lateUpdates(
+/** Instruction `index` of the program `key`, which can wait, bound to its buffers, but to numbers of its own. */
+export function lateUpdate(
   key: string,
+  index: number,
   program: Program,
   buffers: readonly TensorBuffer[],
   kernels: readonly Kernel[],
-): ReadonlyMap<number, LateUpdate> {
-  const bind = (index: number): LateUpdate => {
-    const run = program.instructions[index] as Run;
-    const kept = new Map(
-      run.inputs.filter((id) => isNumber(program, id)).map((id) => [id, copyOf(buffers[id] as TensorBuffer)]),
-    );
-    const of = (id: number) => kept.get(id) ?? (buffers[id] as TensorBuffer);
-    const bound = (kernels[run.kernel] as Kernel).bind(run.inputs.map(of), run.outputs.map(of));
-    return {
-      program: key,
-      index,
-      touches: touchedMemory(program, run, buffers),
-      setAside: () => {
-        for (const [id, { data }] of kept) copy((buffers[id] as TensorBuffer).data, data);
-      },
-      run: () => bound.run(),
-    };
+): LateUpdate {
+  const run = program.instructions[index] as Run;
+  const kept = new Map(
+    run.inputs.filter((id) => isNumber(program, id)).map((id) => [id, copyOf(buffers[id] as TensorBuffer)]),
+  );
+  const of = (id: number) => kept.get(id) ?? (buffers[id] as TensorBuffer);
+  const bound = (kernels[run.kernel] as Kernel).bind(run.inputs.map(of), run.outputs.map(of));
+  return {
+    program: key,
+    index,
+    touches: touchedMemory(program, run, buffers),
+    setAside: () => {
+      for (const [id, { data }] of kept) copy((buffers[id] as TensorBuffer).data, data);
+    },
+    run: () => bound.run(),
   };
-  return new Map([...postponable(program)].map((index) => [index, bind(index)]));
 }
 
 /** The memory that an instruction touches and that outlasts the step. */

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { typicalRates } from "../../src/cost/node-work.ts";
 import type { BatchShape, InputSpec } from "../../src/data/dataset.ts";
 import { concat } from "../../src/graph/functions.ts";
 import type { Tensor } from "../../src/graph/tensor.ts";
@@ -62,6 +63,49 @@ test("the main model goes to both devices in turn and streams in chunks, which b
   expect(reasons.join("\n")).toMatch(
     /cpu:0 holds embed.*and then layer.*streams as \d items \(\d chunks of time\).*in turn.*Predicted: 1\.\d\d times as fast/s,
   );
+});
+
+test("of placements near the best it takes the one with the most stages: single layers in turn, for one and for several mini-batches", () => {
+  for (const [batch, microBatches] of [
+    [20, 1],
+    [80, 4],
+  ] as const) {
+    const request = {
+      source: main,
+      shapes: [{ batch, time: 32 }],
+      devices: parseDevices("cpu:2"),
+      microBatches,
+    };
+    const { layout } = choosePipeline(request);
+    expect(layout.stages.map(({ groups }) => groups)).toEqual([
+      ["embed", "layer0"],
+      ...mainGroups.slice(2).map((group) => [group]),
+    ]);
+  }
+});
+
+test("a layer that does two chunks in a row is predicted to find its weights in the cache, a pair of layers is not", () => {
+  const gainOf = (size: number): number => {
+    const inner = Array.from({ length: 8 / size }, (_, i) =>
+      mainGroups.slice(1 + i * size, 1 + (i + 1) * size),
+    );
+    const stages = [["embed"], ...inner, ["decode"]].map((groups, i) => ({
+      devices: [`cpu:${i % 2}`],
+      groups,
+    }));
+    const fixed = { chunks: 2, schedule: "wavefront", weights: "per-item" } as const;
+    const request = { source: main, shapes: [sentences], devices: parseDevices("cpu:2"), stages, fixed };
+    const cold = choosePipeline({ ...request, rates: { ...typicalRates, cacheBytes: 0 } }).seconds;
+    return cold - choosePipeline(request).seconds;
+  };
+  const { packedPerSecond, repackedPerSecond } = typicalRates;
+  const perByte = 1 / packedPerSecond - 1 / repackedPerSecond;
+  const inputs = [200, 400, 400, 400, 400, 400, 400, 400];
+  const weights = inputs.reduce((sum, width) => sum + 4 * 4 * 400 * (width + 400), 0);
+  // In F and in B at most, and less where it is not what others wait for.
+  expect(gainOf(1)).toBeGreaterThan(0);
+  expect(gainOf(1)).toBeLessThan(2 * weights * perByte);
+  expect(gainOf(2)).toBe(0);
 });
 
 test("several sentence batches for each update fill the pipeline better", () => {
