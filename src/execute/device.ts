@@ -1,14 +1,12 @@
 /**
- * One device: its memory, its kernels, and the loop that carries out a program's instructions. It knows nothing of layouts, stages or
- * schedules; the program says everything.
+ * One device: its kernels, and the loop that carries out a program's instructions; its memory is in `device-memory.ts`. It knows nothing
+ * of layouts, stages or schedules; the program says everything.
  */
 
 import { invariant } from "../base/errors.ts";
-import { allocate, elementBytes, type TypedArray } from "../graph/dtype.ts";
-import { sizeOf, type TensorType } from "../graph/shape.ts";
+import type { TypedArray } from "../graph/dtype.ts";
 import { wholeOf } from "../program/collectives.ts";
 import { locateInstruction } from "../program/locate.ts";
-import { planMemory } from "../program/memory.ts";
 import { postponable } from "../program/postpone.ts";
 import {
   type BufferKind,
@@ -17,10 +15,10 @@ import {
   isPersistent,
   type Program,
 } from "../program/program.ts";
-import { placeKey, regionOf, sharedTensors } from "../program/regions.ts";
 import { collectiveStarter } from "./collective-start.ts";
+import { DeviceMemory } from "./device-memory.ts";
 import { bytesOf, type Engine, type Kernel, type TensorBuffer } from "./engine.ts";
-import { feed, fill, type NamedBuffer, type StepInput } from "./feed.ts";
+import { feed, type NamedBuffer, type StepInput } from "./feed.ts";
 import type { HeldTensor } from "./held-tensors.ts";
 import { type LateUpdate, lateUpdate, OwedUpdates, touchedMemory } from "./owed-updates.ts";
 import type { Inlet, Transfer, Transport } from "./transport.ts";
@@ -80,34 +78,28 @@ interface Running extends Loaded {
 export class Device {
   readonly #options: DeviceOptions;
   readonly #loaded = new Map<string, Loaded>();
-  /** Buffers that programs share, by name and type. */
-  readonly #shared = new Map<string, TensorBuffer>();
   /** Transfers under way, by the buffer they read: one for each device that it goes to. */
   readonly #sending = new Map<number, Transfer[]>();
   /** Messages that kernels read in the sender's memory, by buffer. */
   readonly #arrived = new Map<number, Inlet>();
   readonly #owed = new OwedUpdates();
-  #arena = new ArrayBuffer(0);
+  #memory = new DeviceMemory([], () => new Uint8Array(0));
 
   constructor(options: DeviceOptions) {
     this.#options = options;
   }
 
   /** Bytes of the buffers that this device holds: those that last, and the memory that activations share. */
-  get bytes(): { readonly lasting: number; readonly activations: number } {
-    const lasting = [...this.#shared.values()].reduce((sum, { data }) => sum + data.byteLength, 0);
-    return { lasting, activations: this.#arena.byteLength };
+  get bytes(): DeviceMemory["bytes"] {
+    return this.#memory.bytes;
   }
 
   /** Makes programs ready to run, each under a key. All programs of a device are loaded together: they share memory. */
   async load(programs: ReadonlyMap<string, Program>): Promise<void> {
-    this.#shareRegions([...programs.values()]);
-    const plans = new Map([...programs].map(([key, program]) => [key, planMemory(program)]));
-    this.#arena = new ArrayBuffer(Math.max(0, ...[...plans.values()].map(({ arenaBytes }) => arenaBytes)));
+    this.#memory = new DeviceMemory([...programs.values()], (group) => this.#transport.group(group).region);
     for (const [key, program] of programs) {
-      const offsets = plans.get(key)?.offsets ?? new Map<number, number>();
       const inlets = this.#directInlets(program);
-      const buffers = this.#place(program, offsets, inlets);
+      const buffers = this.#memory.place(program, inlets);
       const kernels = await Promise.all(
         program.kernels.map((segment) => this.#options.engine.prepare(segment)),
       );
@@ -334,65 +326,6 @@ export class Device {
     invariant(transport !== undefined, "this device has no transport");
     return transport;
   }
-
-  #place(
-    program: Program,
-    offsets: ReadonlyMap<number, number>,
-    inlets: ReadonlyMap<number, Inlet>,
-  ): readonly TensorBuffer[] {
-    const placed: TensorBuffer[] = [];
-    const place = (id: number): TensorBuffer => {
-      const spec = program.buffers[id] as BufferSpec;
-      const known = placed[id];
-      if (known !== undefined) return known;
-      const buffer =
-        spec.view === undefined
-          ? (slotOf(inlets.get(id), spec.type) ?? this.#own(spec, offsets.get(id)))
-          : rowsOf(place(spec.view.of), spec.type, spec.view.row);
-      placed[id] = buffer;
-      return buffer;
-    };
-    program.buffers.forEach((_, id) => {
-      place(id);
-    });
-    return placed;
-  }
-
-  /** Places what is reduced over devices and stays where it is where they can read it, if kernels can write there. */
-  #shareRegions(programs: readonly Program[]): void {
-    const shared = sharedTensors(programs);
-    for (const group of new Set(shared.map((tensor) => tensor.group))) {
-      const { region } = this.#transport.group(group);
-      if (!(region.buffer instanceof ArrayBuffer)) continue;
-      const { offsets } = regionOf(programs, group);
-      for (const { spec } of shared.filter((tensor) => tensor.group === group)) {
-        const { type } = spec;
-        const offset = region.byteOffset + (offsets.get(placeKey(spec)) ?? 0);
-        const data = allocate(type.dtype, sizeOf(type.shape), region.buffer, offset);
-        this.#shared.set(placeKey(spec), { type, data });
-      }
-    }
-  }
-
-  #own(spec: BufferSpec, offset: number | undefined): TensorBuffer {
-    const { type, value } = spec;
-    if (offset !== undefined)
-      return { type, data: allocate(type.dtype, sizeOf(type.shape), this.#arena, offset) };
-    const key = placeKey(spec);
-    const known = this.#shared.get(key);
-    if (known !== undefined) return known;
-    const data = allocate(type.dtype, sizeOf(type.shape));
-    if (value !== undefined && value !== 0) fill(data, value);
-    this.#shared.set(key, { type, data });
-    return { type, data };
-  }
-}
-
-/** The memory of a channel's only slot as a tensor. */
-function slotOf(inlet: Inlet | undefined, type: TensorType): TensorBuffer | undefined {
-  if (inlet === undefined) return undefined;
-  const { buffer, byteOffset } = inlet.buffer(0);
-  return { type, data: allocate(type.dtype, sizeOf(type.shape), buffer as ArrayBuffer, byteOffset) };
 }
 
 function located(program: Program, index: number, cause: Error): InstructionError {
@@ -414,10 +347,4 @@ function buffersOf(kind: BufferKind, program: Program, buffers: readonly TensorB
 
 function copy(from: TypedArray, to: TypedArray): void {
   (to as Float32Array).set(from as Float32Array);
-}
-
-function rowsOf({ data, type }: TensorBuffer, part: TensorType, row: number): TensorBuffer {
-  const width = sizeOf(type.shape.slice(1));
-  const offset = data.byteOffset + row * width * elementBytes(type.dtype);
-  return { type: part, data: allocate(part.dtype, sizeOf(part.shape), data.buffer as ArrayBuffer, offset) };
 }
