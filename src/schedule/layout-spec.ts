@@ -7,7 +7,10 @@ import type { Loads, Meets } from "./action.ts";
 import type { ScheduleSpec } from "./schedule.ts";
 
 /** What a schedule may know of the stages beyond their number. */
-export type StageFacts = Pick<ScheduleSpec, "costs" | "loads" | "carries" | "meets">;
+export type StageFacts = Pick<ScheduleSpec, "costs" | "loads" | "carries" | "meets" | "lateness">;
+
+/** Durations vary by some percent from step to step, and estimates of them are that wrong. */
+const expectedLateness = 0.2;
 
 /**
  * The schedule of one replica of `layout`, over so many items; its devices are `positionsOf(layout)`. All devices of a position do the
@@ -48,6 +51,7 @@ export function stageFacts(
     loads: loadsOf(layout, (device) => layout.devices[device]?.threads ?? 1),
     carries: layout.stages.map(({ groups }) => carrying.some((group) => groups.includes(group))),
     meets,
+    lateness: expectedLateness,
   };
 }
 

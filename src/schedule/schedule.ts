@@ -25,6 +25,11 @@ export interface ScheduleSpec extends Work {
   readonly costs?: readonly StageCosts[];
   /** By stage and device of its placement, how long that takes for what costs 1, for `wavefront`; without them 1. */
   readonly loads?: Loads;
+  /**
+   * How much later than estimated the results of other devices are expected, as a share of the time that they take, for `wavefront`; default
+   * 0. A device does what it can do meanwhile, so that no order depends on everything being in time.
+   */
+  readonly lateness?: number;
 }
 
 /** The order of actions on each device; throws a `UserError` that lists everything illegal in `spec`. */
@@ -55,7 +60,7 @@ export function schedule(spec: ScheduleSpec): Schedule {
     case "wavefront": {
       const costs = spec.costs ?? placement.map(() => ({ F: 1, B: 1, W: 1 }));
       const loads = spec.loads ?? placement.map((devices) => devices.map(() => 1));
-      return wavefront({ ...spec, placement, costs, loads });
+      return wavefront({ ...spec, placement, costs, loads, lateness: spec.lateness ?? 0 });
     }
     default:
       return spec.kind satisfies never;

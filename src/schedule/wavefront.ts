@@ -11,7 +11,10 @@
  *     F that is ready     if its last action was B or W: one forward, one backward, so that nobody starves
  *     B that is ready     it frees memory and earlier stages wait for it
  *     F that is ready     unless the stage already holds as many items as it may
- *     W                   nobody waits for it: it fills what would be a bubble
+ *     W                   nobody waits for it: it fills what would be a bubble; the one that has been ready for longest
+ *
+ * What another device makes is counted on a little later than estimated (`lateness`): an order in which everything is used the moment it
+ * should be there waits whenever something takes longer.
  *
  * Where devices that share a stage meet, F and B start when all of them are free; a device that is free before the
  * others runs what else fits until then. Where they do not meet, each goes its own way. Where a stage carries no state from chunk to chunk, its B come as they get
@@ -42,6 +45,8 @@ export interface PlacedWork extends Work {
   /** Estimated durations per stage in any unit; the best order depends on their ratios. */
   readonly costs: readonly StageCosts[];
   readonly loads: Loads;
+  /** How much later than estimated results of other devices are expected, as a share of the time that they take. */
+  readonly lateness: number;
 }
 
 /** The order found by list scheduling; never deadlocks, because it is the record of a run. */
@@ -58,7 +63,8 @@ export function wavefront(work: PlacedWork): Schedule {
         if ((state.free[device] ?? 0) <= time && startNext(state, work, device, time)) started = true;
       }
     }
-    time = Math.min(...state.free.filter((end) => end > time));
+    state.arrivals = state.arrivals.filter((arrival) => arrival > time);
+    time = Math.min(...state.free.filter((end) => end > time), ...state.arrivals);
   }
   return state.order;
 }
@@ -85,6 +91,10 @@ interface State {
   /** On how many devices each action has been started, and when it ends on the last of them, by id. */
   readonly begun: number[];
   readonly ends: number[];
+  /** When other devices count on the result of each action, by id. */
+  readonly awaited: number[];
+  /** Those of them that are still to come. */
+  arrivals: readonly number[];
   /** By device. */
   readonly stages: readonly (readonly StageState[])[];
   /** Actions that stand in `order`. */
@@ -103,6 +113,8 @@ function startState(work: PlacedWork): State {
     free: stages.map(() => 0),
     begun: [],
     ends: [],
+    awaited: [],
+    arrivals: [],
     stages,
     done: 0,
   };
@@ -145,10 +157,14 @@ function durationOf({ actions, devices }: Pick<Choice, "actions" | "devices">, w
 function start(state: State, work: PlacedWork, { devices, actions }: Choice, time: number): void {
   let end = time;
   for (const action of actions) {
-    end += durationOf({ actions: [action], devices }, work);
+    const duration = durationOf({ actions: [action], devices }, work);
+    end += duration;
     const id = state.rules.id(action);
+    const awaited = Math.max(state.awaited[id] ?? 0, end + work.lateness * duration);
     state.begun[id] = (state.begun[id] ?? 0) + devices.length;
     state.ends[id] = Math.max(state.ends[id] ?? 0, end);
+    state.awaited[id] = awaited;
+    state.arrivals = [...state.arrivals, awaited];
     for (const device of devices) {
       const stage = stageOn(state, device, action);
       state.order[device]?.push(action);
@@ -179,10 +195,10 @@ function choicesOf(state: State, work: PlacedWork, device: number, time: number)
 }
 
 /** The B of the oldest micro-batch, together with its W when they are one piece. */
-function nextBackward(state: State, work: Work, device: number, time: number): Choice | undefined {
+function nextBackward(state: State, work: PlacedWork, device: number, time: number): Choice | undefined {
   const ready = (state.stages[device] ?? []).flatMap((stage) => {
     const open = openBackward(work, stage);
-    const action = open.find((one) => isReady(state, one, time));
+    const action = open.find((one) => isReady(state, work, one, device, time));
     return action === undefined ? [] : [{ stage, action, isAwaited: action === open[0] }];
   });
   const [best] = ready.sort(byAge);
@@ -194,10 +210,10 @@ function nextBackward(state: State, work: Work, device: number, time: number): C
 }
 
 /** The F of the oldest item whose stage may still hold one more. */
-function nextForward(state: State, work: Work, device: number, time: number): Choice | undefined {
+function nextForward(state: State, work: PlacedWork, device: number, time: number): Choice | undefined {
   const ready = (state.stages[device] ?? []).flatMap((stage) => {
     const action = openForward(work, stage);
-    if (action === undefined || !isReady(state, action, time)) return [];
+    if (action === undefined || !isReady(state, work, action, device, time)) return [];
     const starting = devicesFor(state, { stage, action }, device).map((one) => stageOn(state, one, action));
     return starting.some((one) => isFull(work, one)) ? [] : [{ stage, action }];
   });
@@ -215,13 +231,18 @@ function devicesFor({ rules }: State, { stage, action }: Ready, device: number):
   return rules.meets(action) ? stage.devices : [device];
 }
 
-/** The W of the items that are one piece, when all devices that start it are through with their B. */
+/** The W that have been ready for longest, of the items that are one piece, when all devices that start it are through with their B. */
 function nextWeights(state: State, work: Work, device: number): Choice | undefined {
   const all = items(work);
   const size = work.weights === "per-micro-batch" ? work.chunks : work.weights === "deferred" ? all : 1;
   const isBusy = (one: number): boolean =>
     work.weights === "deferred" && (state.stages[one] ?? []).some(({ backward }) => backward.length < all);
-  for (const stage of state.stages[device] ?? []) {
+  const readySince = ({ stage, backward, weights }: StageState): number => {
+    const item = backward[weights];
+    return item === undefined ? 0 : (state.ends[state.rules.id({ ...item, stage, phase: "B" })] as number);
+  };
+  const oldest = (state.stages[device] ?? []).toSorted((a, b) => readySince(a) - readySince(b));
+  for (const stage of oldest) {
     const actions = stage.backward
       .slice(stage.weights, stage.weights + size)
       .map((item): Action => ({ ...item, stage: stage.stage, phase: "W" }));
@@ -242,10 +263,13 @@ function isFull(work: Work, { stage, forward, backward, weights }: StageState): 
   return false;
 }
 
-function isReady(state: State, action: Action, time: number): boolean {
+/** Whether all that an action needs is there for `device`. */
+function isReady(state: State, work: PlacedWork, action: Action, device: number, time: number): boolean {
   return state.rules.dependencies(action).every((need) => {
     const id = state.rules.id(need);
-    return state.begun[id] === state.devicesOf(need) && (state.ends[id] as number) <= time;
+    const isHere = work.placement[need.stage]?.includes(device) === true;
+    const ready = (isHere ? state.ends : state.awaited)[id] as number;
+    return state.begun[id] === state.devicesOf(need) && ready <= time;
   });
 }
 
