@@ -30,9 +30,11 @@ let seed = 0;
 const perTurn = 8;
 const turns = await takeTurns(
   {
-    step: () => trainer.step(workload.batch(seed++)),
-    product: async () => {
-      for (let i = 0; i < perTurn; i++) await product.run();
+    step: { run: () => trainer.step(workload.batch(seed++)) },
+    product: {
+      run: async () => {
+        for (let i = 0; i < perTurn; i++) await product.run();
+      },
     },
   },
   20,

@@ -6,9 +6,16 @@ import { GraphBuilder } from "../src/graph/builder.ts";
 import { allocate } from "../src/graph/dtype.ts";
 import { matmul } from "../src/graph/functions.ts";
 
+/** What a contestant does in its turn; only `run` is timed. */
+export interface Turn {
+  /** Brings caches and clocks to where they are when the contestant goes on and on. */
+  readonly before?: () => Promise<unknown> | unknown;
+  readonly run: () => Promise<unknown> | unknown;
+}
+
 /** Seconds of each turn of each contestant: A B C, B C A, C A B, ... after `warmUp` rounds that are not counted. */
 export async function takeTurns<K extends string>(
-  contestants: { readonly [name in K]: () => Promise<unknown> | unknown },
+  contestants: { readonly [name in K]: Turn },
   rounds: number,
   warmUp = 2,
 ): Promise<{ [name in K]: number[] }> {
@@ -20,8 +27,10 @@ export async function takeTurns<K extends string>(
     // Everybody comes after everybody else equally often: a turn leaves caches and clocks as the next one finds them.
     for (const i of names.keys()) {
       const name = names[(i + round) % names.length] as K;
+      const { before, run } = contestants[name];
+      await before?.();
       const start = performance.now();
-      await contestants[name]();
+      await run();
       if (round >= warmUp) seconds[name].push((performance.now() - start) / 1000);
     }
   }
