@@ -17,7 +17,7 @@ import {
 } from "../program/program.ts";
 import { collectiveStarter } from "./collective-start.ts";
 import { DeviceMemory } from "./device-memory.ts";
-import { bytesOf, type Engine, type Kernel, type TensorBuffer } from "./engine.ts";
+import { bytesOf, copy, type Engine, type Kernel, type TensorBuffer } from "./engine.ts";
 import { feed, type NamedBuffer, type StepInput } from "./feed.ts";
 import type { HeldTensor } from "./held-tensors.ts";
 import { type LateUpdate, lateUpdate, OwedUpdates, touchedMemory } from "./owed-updates.ts";
@@ -343,8 +343,4 @@ function buffersOf(kind: BufferKind, program: Program, buffers: readonly TensorB
   return program.buffers.flatMap((spec, id) =>
     spec.kind === kind ? [{ name: spec.name, data: (buffers[id] as TensorBuffer).data }] : [],
   );
-}
-
-function copy(from: TypedArray, to: TypedArray): void {
-  (to as Float32Array).set(from as Float32Array);
 }

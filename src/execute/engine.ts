@@ -24,6 +24,11 @@ export function bytesOf({ data }: TensorBuffer): Uint8Array {
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }
 
+/** Copies all elements; both arrays are of one type and length. */
+export function copy(from: TypedArray, to: TypedArray): void {
+  (to as Float32Array).set(from as Float32Array);
+}
+
 /** A kernel with its buffers. */
 export interface BoundKernel {
   /**

@@ -4,7 +4,7 @@ import { invariant, UserError } from "../base/errors.ts";
 import { allocate, type TypedArray } from "../graph/dtype.ts";
 import { showType, sizeOf } from "../graph/shape.ts";
 import { type Block, putBlock, takeBlock } from "../shard/block.ts";
-import type { TensorBuffer } from "./engine.ts";
+import { copy, type TensorBuffer } from "./engine.ts";
 
 /** What a device has of a tensor: all of it, or a block. */
 export interface HeldTensor extends TensorBuffer {
@@ -30,7 +30,7 @@ export function writeTensors(own: Held, tensors: ReadonlyMap<string, TypedArray>
   });
   if (problems.length > 0) throw new UserError("the tensors do not fit the model", problems);
   for (const { data, block, given } of held) {
-    if (block === undefined) (data as Float32Array).set(given as Float32Array);
+    if (block === undefined) copy(given, data);
     else takeBlock(block, given, data);
   }
 }
@@ -39,9 +39,9 @@ export function writeTensors(own: Held, tensors: ReadonlyMap<string, TypedArray>
 export function readTensors(own: Held): Held {
   return new Map(
     [...own].map(([name, tensor]) => {
-      const copy = allocate(tensor.type.dtype, tensor.data.length);
-      (copy as Float32Array).set(tensor.data as Float32Array);
-      return [name, { ...tensor, data: copy }];
+      const data = allocate(tensor.type.dtype, tensor.data.length);
+      copy(tensor.data, data);
+      return [name, { ...tensor, data }];
     }),
   );
 }

@@ -3,7 +3,7 @@
 import type { TypedArray } from "../graph/dtype.ts";
 import { isNumber, touchedBy } from "../program/postpone.ts";
 import type { Instruction, Program, Run } from "../program/program.ts";
-import type { Kernel, TensorBuffer } from "./engine.ts";
+import { copy, type Kernel, type TensorBuffer } from "./engine.ts";
 
 /** An instruction of U that can be carried out after its step. */
 export interface LateUpdate {
@@ -76,8 +76,4 @@ export class OwedUpdates {
 
 function copyOf({ type, data }: TensorBuffer): TensorBuffer {
   return { type, data: data.slice() };
-}
-
-function copy(from: TypedArray, to: TypedArray): void {
-  (to as Float32Array).set(from as Float32Array);
 }

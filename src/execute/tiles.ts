@@ -14,7 +14,7 @@ import type { Graph, GraphOutput, Node, ValueId } from "../graph/graph.ts";
 import { rulesOf } from "../graph/op-table.ts";
 import { type Shape, sameShape, sizeOf, type TensorType } from "../graph/shape.ts";
 import { nodesFor, subgraph } from "../graph/subgraph.ts";
-import { checkBuffers, type Kernel, overlap, type TensorBuffer } from "./engine.ts";
+import { checkBuffers, copy, type Kernel, overlap, type TensorBuffer } from "./engine.ts";
 
 /** Elements of a tile. Measured: between half of this and twice this it makes little difference. */
 const tileElements = 2 ** 18;
@@ -70,7 +70,7 @@ export function tiledKernel(segment: Graph, tiles: readonly Tile[], kernels: rea
         for (const kernel of bound) await kernel.run();
         outputs.forEach(({ data }, output) => {
           const from = own[output]?.data;
-          if (from !== undefined && from !== data) (data as Float32Array).set(from as Float32Array);
+          if (from !== undefined && from !== data) copy(from, data);
         });
       };
       return { run };

@@ -106,7 +106,7 @@ export function choosePipeline(request: PipelineRequest): PipelineChoice {
   const fastest = fastestOfEach(trials);
   const cut = fastest.map(refineBy(cutAnew));
   const isByHand = request.stages !== undefined;
-  const shared = near(isByHand ? [] : [...fastest, ...cut], worthShares).map(
+  const shared = near(isByHand ? [] : [...new Set([...fastest, ...cut])], worthShares).map(
     refineBy((stages) => [...cutAnew(stages), ...otherShares(stages)]),
   );
   const best = plainest([...shared, ...cut, ...trials], options.ways);

@@ -19,7 +19,7 @@ export function postponable(program: Program): ReadonlySet<number> {
   const found = new Set<number>();
   const [used, written] = [new Set<number>(), new Set<number>()];
   for (let index = instructions.length - 1; index > guard && guard >= 0; index--) {
-    const instruction = instructions[index] as Program["instructions"][number];
+    const instruction = instructions[index] as Instruction;
     const reads = readsOf(instruction).filter((id) => !isNumber(program, id));
     const writes = writesOf(instruction);
     const isFree = !writes.some((id) => used.has(id)) && !reads.some((id) => written.has(id));

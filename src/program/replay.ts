@@ -52,7 +52,12 @@ export function replayPrograms(programs: readonly Program[], costs: ProgramCosts
     program,
     timed: [] as Timed[],
     now: 0,
-    owed: [...postponable(program)].sort((a, b) => a - b),
+    owed: [...postponable(program)]
+      .sort((a, b) => a - b)
+      .map((index) => {
+        const update = program.instructions[index] as Run;
+        return { index, update, touches: touchedBy(program, update) };
+      }),
     paid: new Map<number, Timed>(),
   }));
   let isMoving = true;
@@ -89,12 +94,19 @@ interface Traffic {
   readonly meetings: Map<number, Meetings>;
 }
 
+/** An update of the step before: its instruction, and what it touches. */
+interface OwedUpdate {
+  readonly index: number;
+  readonly update: Run;
+  readonly touches: readonly number[];
+}
+
 interface RunningDevice {
   readonly program: Program;
   readonly timed: Timed[];
   now: number;
-  /** Updates of the step before, by their instructions, and when they were done. */
-  owed: readonly number[];
+  /** Updates of the step before, and by their instructions when they were done. */
+  owed: readonly OwedUpdate[];
   readonly paid: Map<number, Timed>;
 }
 
@@ -102,16 +114,15 @@ interface RunningDevice {
 function advance(device: RunningDevice, traffic: Traffic, costs: ProgramCosts): boolean {
   const instruction = device.program.instructions[device.timed.length];
   if (instruction === undefined) return false;
-  if (device.owed.includes(device.timed.length)) pay(device, device.timed.length, costs);
-  const late = device.paid.get(device.timed.length);
+  const at = device.timed.length;
+  const touched = device.owed.length === 0 ? [] : touchedBy(device.program, instruction);
+  for (const owed of device.owed)
+    if (owed.index === at || owed.touches.some((id) => touched.includes(id))) pay(device, owed, costs);
+  const late = device.paid.get(at);
   if (late !== undefined) {
     device.timed.push(late);
     return true;
   }
-  const touched = new Set(device.owed.length === 0 ? [] : touchedBy(device.program, instruction));
-  for (const index of device.owed)
-    if (touchedBy(device.program, updateAt(device, index)).some((id) => touched.has(id)))
-      pay(device, index, costs);
   const end = endOf(instruction, device, traffic, costs);
   if (end === undefined) return false;
   device.timed.push({ start: device.now, end });
@@ -120,20 +131,16 @@ function advance(device: RunningDevice, traffic: Traffic, costs: ProgramCosts): 
 }
 
 /** Carries out an update of the step before. */
-function pay(device: RunningDevice, index: number, costs: ProgramCosts): void {
+function pay(device: RunningDevice, owed: OwedUpdate, costs: ProgramCosts): void {
   const start = device.now;
-  device.now += costs.duration(updateAt(device, index), device.program);
-  device.owed = device.owed.filter((other) => other !== index);
-  device.paid.set(index, { start, end: device.now });
-}
-
-function updateAt({ program }: RunningDevice, index: number): Run {
-  return program.instructions[index] as Run;
+  device.now += costs.duration(owed.update, device.program);
+  device.owed = device.owed.filter((other) => other !== owed);
+  device.paid.set(owed.index, { start, end: device.now });
 }
 
 /** Fills a wait until `arrival` with updates of the step before; returns when it is over. */
 function waitUntil(arrival: number, device: RunningDevice, costs: ProgramCosts): number {
-  for (const index of device.owed) if (device.now < arrival) pay(device, index, costs);
+  for (const owed of device.owed) if (device.now < arrival) pay(device, owed, costs);
   return Math.max(device.now, arrival);
 }
 

@@ -17,10 +17,8 @@ invariant(port !== null, "a device worker runs in a worker thread");
 
 let transport: Transport | undefined;
 let device: Device | undefined;
-/** Number of instructions by program. */
-const lengths = new Map<string, number>();
-/** The numbers by which the coordinator knows programs. */
-const numbers = new Map<string, number>();
+/** By program the number by which the coordinator knows it, and how many instructions it has. */
+const known = new Map<string, { readonly number: number; readonly length: number }>();
 
 port.on("message", (request: Request) => {
   answer(request).then(
@@ -54,10 +52,8 @@ async function answer(request: Request): Promise<Answer> {
 /** Waits have no deadline of their own: the coordinator sees when nothing moves any more, and wakes everybody. */
 async function load({ programs, world }: Extract<Request, { kind: "load" }>): Promise<void> {
   transport = joinThreadWorld(world, setup.device);
-  for (const [key, { instructions }] of programs) {
-    numbers.set(key, numbers.size);
-    lengths.set(key, instructions.length);
-  }
+  for (const [key, { instructions }] of programs)
+    known.set(key, { number: known.size, length: instructions.length });
   const now = () => Number(process.hrtime.bigint() - setup.epoch) * 1e-9;
   const deadline = Number.POSITIVE_INFINITY;
   device = new Device({ engine: await makeEngine(), transport, deadline, now, onInstruction });
@@ -66,19 +62,18 @@ async function load({ programs, world }: Extract<Request, { kind: "load" }>): Pr
 
 async function run({ program, input }: Extract<Request, { kind: "run" }>): Promise<StepOutput> {
   const output = await loaded().run(program, input);
-  mark(0, numbers.get(program) ?? -1);
-  mark(1, lengths.get(program) ?? 0);
+  mark(program, known.get(program)?.length ?? 0);
   return output;
 }
 
 /** Leaves a mark where the coordinator looks when this thread dies or stops. */
-function mark(word: 0 | 1, value: number): void {
-  Atomics.store(setup.progress, 2 * setup.device + word, value);
+function mark(program: string, instruction: number): void {
+  Atomics.store(setup.progress, 2 * setup.device, known.get(program)?.number ?? -1);
+  Atomics.store(setup.progress, 2 * setup.device + 1, instruction);
 }
 
 function onInstruction(program: string, instruction: number): void | Promise<void> {
-  mark(0, numbers.get(program) ?? -1);
-  mark(1, instruction);
+  mark(program, instruction);
   const { fault } = setup;
   if (fault?.device === setup.device && fault.instruction === instruction && fault.program === program)
     return fail(fault);

@@ -12,6 +12,7 @@ import { UserError } from "../../base/errors.ts";
 import {
   type BoundKernel,
   checkBuffers,
+  copy,
   describeSegment,
   type Engine,
   type Kernel,
@@ -173,7 +174,7 @@ function bound(
       if (refusal === undefined || (error as Error).message !== refusal)
         throw explained(segment, error, "failed");
     }
-    for (const { from, to } of copies) (to.data as Float32Array).set(from.data as Float32Array);
+    for (const { from, to } of copies) copy(from.data, to.data);
   };
   return { run };
 }
